@@ -1,0 +1,1 @@
+"""Time-aligned, image-paired windows from raw egocentric recordings."""

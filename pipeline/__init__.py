@@ -1,0 +1,1 @@
+"""Puts the parts together: command line, configuration, sources, the Beam graph."""

@@ -1,0 +1,82 @@
+"""Expected faults. Whatever is not an :class:`AlignError` is a defect of ours and propagates."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class Reason(StrEnum):
+    """Why a window lacks a modality: the values of the ``missing`` column."""
+
+    NOT_RECORDED = "not_recorded"
+    NO_COVERAGE = "no_coverage"
+    GAP = "gap"
+    DECODE_ERROR = "decode_error"
+    REDACTED = "redacted"
+    INVALID = "invalid"
+    SYNC_REFUTED = "sync_refuted"
+
+
+Stage = Literal["usage", "source", "probe", "plan", "read", "align", "write", "commit", "verify"]
+
+
+class AlignError(Exception):
+    """An expected fault of one recording, window, file or parameter.
+
+    Args:
+        code: what happened, one snake_case word that programs may rely on, e.g. ``missing_file``.
+        detail: one readable line: what, where, and what to do about it.
+        stage: where in the path of the data it happened.
+    """
+
+    def __init__(self, code: str, detail: str, *, stage: Stage = "read") -> None:
+        super().__init__(code, detail, stage)
+        self.code = code
+        self.detail = " ".join(detail.split())
+        self.stage: Stage = stage
+
+    def __str__(self) -> str:
+        return self.detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.code, self.detail, self.stage))
+
+
+def _rebuild(kind: type[AlignError], code: str, detail: str, stage: Stage) -> AlignError:
+    return kind(code, detail, stage=stage)
+
+
+class UsageError(AlignError):
+    """A parameter that cannot be meant: found before any work starts; exit code 2."""
+
+    def __init__(self, detail: str, *, code: str = "usage", stage: Stage = "usage") -> None:
+        super().__init__(code, detail, stage=stage)
+
+
+Outcome = Literal["skipped", "failed", "noted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One line of ``failures.jsonl``: what a recording or window lost, and why.
+
+    Attributes:
+        recording_id: the recording, or "" where a fault belongs to none.
+        start_ns: the window's start, or None when the whole recording is meant.
+        outcome: ``skipped`` (by a rule), ``failed`` (by a fault), ``noted`` (nothing was lost).
+        windows: how many planned windows this line accounts for (0 for notes).
+    """
+
+    recording_id: str
+    start_ns: int | None
+    stage: str
+    code: str
+    detail: str
+    outcome: Outcome = "failed"
+    windows: int = 1
+
+    def as_dict(self) -> dict[str, object]:
+        """The line as a JSON object."""
+        return asdict(self)

@@ -1,0 +1,115 @@
+"""What a media file's header claims and what was measured, and the decoded pieces taken from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align.schemas.time import TimeSpan
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """A video stream, from its header and index.
+
+    Attributes:
+        span: from the first frame's presentation time to the end of the last one, on the recording clock.
+        frame_ns: nominal duration of a frame.
+        clock_offset_ns: what was subtracted from container times because the format's origin is
+            arbitrary (MPEG-TS, FLV); 0 elsewhere.
+        frames: frames the header claims; 0 where it does not say.
+        keyframes_ns: presentation times of the keyframes the index lists; empty where it lists none.
+        bytes_per_s: average, for the cost model.
+    """
+
+    index: int
+    codec: str
+    width: int
+    height: int
+    time_base: Fraction
+    span: TimeSpan
+    frame_ns: int
+    clock_offset_ns: int = 0
+    frames: int = 0
+    keyframes_ns: tuple[int, ...] = ()
+    bytes_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """An audio stream, from its header. ``span`` is on the recording clock."""
+
+    index: int
+    codec: str
+    rate: int
+    channels: int
+    time_base: Fraction
+    span: TimeSpan
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """A probed container: the streams that serve as video and audio, and how many of each it holds."""
+
+    format: str
+    video: VideoInfo | None
+    audio: AudioInfo | None
+    streams: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded frame, upright, ready for JPEG.
+
+    Attributes:
+        time_ns: the frame's own presentation time on the recording clock.
+        pixels: uint8 [height, width, 3], RGB, full range, BT.709/sRGB.
+        tone_mapped: whether it was brought from HDR to SDR.
+    """
+
+    time_ns: int
+    pixels: NDArray[np.uint8]
+    tone_mapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AudioTrack:
+    """Decoded audio of one window and its margins, placed by presentation time.
+
+    Attributes:
+        rate: Hz.
+        start_ns: exact time of sample 0 as a Fraction of nanoseconds, recording clock.
+        samples: float32 [n], mono, in [-1, 1]; where nothing was recorded, 0.
+        gaps: spans without recorded samples, recording clock.
+    """
+
+    rate: int
+    start_ns: Fraction
+    samples: NDArray[np.float32]
+    gaps: tuple[TimeSpan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImuTrack:
+    """Clean IMU rows: sorted, finite, without duplicates, recording clock.
+
+    The gyroscope and the accelerometer keep instants of their own: on some devices they differ.
+
+    Attributes:
+        gyro_ns: int64 [n], strictly ascending.
+        gyro: float64 [n, 3], rad/s.
+        accl_ns: int64 [m], strictly ascending.
+        accl: float64 [m, 3], m/s².
+        gyro_rate_hz: rate measured over the recording, 0.0 where it cannot be.
+        accl_rate_hz: rate measured over the recording, 0.0 where it cannot be.
+    """
+
+    gyro_ns: NDArray[np.int64]
+    gyro: NDArray[np.float64]
+    accl_ns: NDArray[np.int64]
+    accl: NDArray[np.float64]
+    gyro_rate_hz: float
+    accl_rate_hz: float

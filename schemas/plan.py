@@ -1,0 +1,73 @@
+"""What is going to be read: windows and the segments that hold them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from align.schemas.media import MediaInfo
+from align.schemas.recording import Recording
+from align.schemas.time import TimeSpan
+
+
+@dataclass(frozen=True, slots=True)
+class ImuRange:
+    """Where in an IMU table the rows of a segment lie, and what the whole table said of itself.
+
+    Attributes:
+        byte_ranges: half-open ranges of whole lines, in file order, headers excluded.
+        columns: names of the columns, in file order.
+        delimiter: the column separator.
+        time_scale_ns: nanoseconds per unit of the time column.
+        gyro_scale: factor to rad/s.
+        accl_scale: factor to m/s².
+        gyro_rate_hz: measured over the whole table; 0.0 where it cannot be.
+        accl_rate_hz: measured over the whole table; 0.0 where it cannot be.
+        missing: why there is no usable IMU (a ``Reason`` value), or None.
+        detail: the same in words.
+    """
+
+    byte_ranges: tuple[tuple[int, int], ...] = ()
+    columns: tuple[str, ...] = ()
+    delimiter: str = ","
+    time_scale_ns: float = 1e6
+    gyro_scale: float = 1.0
+    accl_scale: float = 1.0
+    gyro_rate_hz: float = 0.0
+    accl_rate_hz: float = 0.0
+    missing: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive windows of one recording: the unit of reading.
+
+    Attributes:
+        recording: the recording, its narrations cut to what the windows hold.
+        media: the master file as probed.
+        window_ns: length of each window.
+        starts_ns: ascending starts of the windows, recording clock.
+        split: the split that all windows of the recording's group belong to.
+        imu: where the IMU rows lie; None without an IMU stream.
+        cost_s: estimated CPU seconds.
+        cost_bytes: estimated bytes written.
+    """
+
+    recording: Recording
+    media: MediaInfo
+    window_ns: int
+    starts_ns: tuple[int, ...]
+    split: str = "train"
+    imu: ImuRange | None = None
+    cost_s: float = 0.0
+    cost_bytes: int = 0
+
+    @property
+    def windows(self) -> tuple[TimeSpan, ...]:
+        """The windows, ascending."""
+        return tuple(TimeSpan(s, s + self.window_ns) for s in self.starts_ns)
+
+    @property
+    def key(self) -> str:
+        """Names the segment; unique within a run."""
+        return f"{self.recording.recording_id}@{self.starts_ns[0]}"

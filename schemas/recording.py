@@ -1,0 +1,70 @@
+"""What a source says about a recording before any media is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from align.schemas.time import ClockMap, TimeSpan
+
+Kind = Literal["video", "audio", "imu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Where one stream of a recording lies, and how its clock leads to the recording clock.
+
+    Attributes:
+        uri: path or URI of the file.
+        name: the file's path relative to the input folder: what provenance and messages show, so that
+            outputs do not depend on where the input lies and never hold a signed URL.
+        index: the stream inside a container; None picks the default of its kind.
+        clock: from the stream's own time to the recording clock.
+    """
+
+    kind: Kind
+    uri: str
+    name: str
+    index: int | None = None
+    clock: ClockMap = ClockMap()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Narration:
+    """A sentence about one instant. ``raw`` is the original, tags included."""
+
+    time_ns: int
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording: its streams, its text, and what the metadata claims of its time.
+
+    Attributes:
+        recording_id: unique within the source.
+        group_id: what a split never cuts: participant, else recording set, else the recording.
+        video: the master video; its presentation timeline is the recording clock.
+        audio: None when the metadata says there is none.
+        imu: None when there is none.
+        span: the video's span as the metadata claims it; what the file says is measured later.
+        narrations: sorted by time; None where the recording has none at all.
+        joints_ns: where original camera files were joined: no window crosses one by default.
+        redacted: spans that were blanked.
+        stereo: frames hold two pictures side by side.
+        absent: stream kind -> why it is None although one might expect it, in words.
+    """
+
+    source: str
+    recording_id: str
+    group_id: str
+    video: Stream
+    audio: Stream | None = None
+    imu: Stream | None = None
+    span: TimeSpan | None = None
+    narrations: tuple[Narration, ...] | None = None
+    joints_ns: tuple[int, ...] = ()
+    redacted: tuple[TimeSpan, ...] = ()
+    scenarios: tuple[str, ...] = ()
+    stereo: bool = False
+    absent: dict[str, str] = field(default_factory=dict)

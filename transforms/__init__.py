@@ -1,0 +1,1 @@
+"""What happens to the data: pure functions first, thin PTransforms where one is needed."""

@@ -1,0 +1,1 @@
+"""From timed tracks to the samples of one window."""

@@ -1,0 +1,1 @@
+"""Looking at what was written, or at what came in."""

@@ -1,0 +1,1 @@
+"""Which windows there are, and which segment and shard each belongs to."""

@@ -1,0 +1,1 @@
+"""From files to frames, audio blocks and IMU rows, each with its own time."""

@@ -1,0 +1,1 @@
+"""From samples to shards, statistics, manifest and card."""
