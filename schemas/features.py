@@ -3,6 +3,9 @@
 Media columns are Hugging Face ``Image`` / ``Audio`` structs ``{bytes, path}``; the ``huggingface`` key of
 the schema metadata makes ``datasets.load_dataset`` understand them without a script
 (format: ``datasets`` 5.2, ``Features.arrow_schema``).
+
+``datasets`` 5.2 cannot read a map column, so the card selects every column but ``missing``, and
+``missing_reason`` says the same as a struct.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 SPAN = pa.struct([("start_ns", pa.int64()), ("end_ns", pa.int64())])
 IMU_CHANNELS = ("gyro_x", "gyro_y", "gyro_z", "accl_x", "accl_y", "accl_z")
 IMU_UNITS = ("rad/s",) * 3 + ("m/s^2",) * 3
+
+MISSING = pa.map_(pa.string(), pa.string())
+MISSING_REASON = pa.struct([(m, pa.string()) for m in ("image", "audio", "imu", "text")])
 
 QUALITY = pa.struct(
     [
@@ -65,12 +71,14 @@ COLUMNS: dict[str, pa.DataType] = {
     "text_raw": pa.list_(pa.string()),
     "text_times_ns": pa.list_(pa.int64()),
     "scenarios": pa.list_(pa.string()),
-    "missing": pa.map_(pa.string(), pa.string()),
+    "missing": MISSING,
+    "missing_reason": MISSING_REASON,
     "quality": QUALITY,
     "provenance": PROVENANCE,
 }
 
 MEDIA_COLUMNS = ("image", "frames", "audio")
+HUGGINGFACE_COLUMNS = tuple(name for name in COLUMNS if name != "missing")
 
 
 def _feature(name: str, dtype: pa.DataType, audio_rate: int) -> object:
@@ -83,9 +91,6 @@ def _feature(name: str, dtype: pa.DataType, audio_rate: int) -> object:
 
 
 def _plain_feature(dtype: pa.DataType) -> object:
-    if pa.types.is_map(dtype):
-        entry = {"key": _plain_feature(dtype.key_type), "value": _plain_feature(dtype.item_type)}
-        return {"feature": entry, "_type": "List"}
     if pa.types.is_list(dtype):
         return {"feature": _plain_feature(dtype.value_type), "_type": "List"}
     if pa.types.is_struct(dtype):
@@ -94,8 +99,8 @@ def _plain_feature(dtype: pa.DataType) -> object:
 
 
 def huggingface_features(audio_rate: int) -> dict[str, object]:
-    """The features of every column as Hugging Face writes them in JSON."""
-    return {name: _feature(name, dtype, audio_rate) for name, dtype in COLUMNS.items()}
+    """The features of every column that ``datasets`` can read, as it writes them in JSON."""
+    return {name: _feature(name, COLUMNS[name], audio_rate) for name in HUGGINGFACE_COLUMNS}
 
 
 def arrow_schema(audio_rate: int, imu_rate: int) -> pa.Schema:
