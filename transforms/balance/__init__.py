@@ -1,0 +1,1 @@
+"""Modality patterns, sampling weights, near-duplicates, and negatives that are none."""

@@ -1,0 +1,1 @@
+"""Indexes that other loaders want beside our tars: Energon, DALI, wids."""

@@ -1,0 +1,1 @@
+"""What models want to see of a window: profiles, pictures, log-mels and channel orders."""
