@@ -1,0 +1,166 @@
+"""Opens media files, and nothing else: what a file is, its first bytes decide, never its name.
+
+FFmpeg follows playlists, concatenation scripts and image patterns to other files and to the network,
+whatever their file name claims. So the demuxer is chosen here, from a short list of self-contained
+formats, and forced; a path is handed on as ``file:`` plus an absolute path, so that no character of it
+means anything; and the only protocol allowed is the file itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+
+from align.schemas.errors import AlignError
+
+Opener = Callable[[str], BinaryIO]
+"""Opens a URI as a seekable binary file object."""
+
+HEAD_BYTES = 1024
+MAX_STREAMS = 64
+
+_MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"})
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_RIFF = {b"AVI ": "avi", b"WAVE": "wav"}
+_MAGIC = (
+    (b"\x1a\x45\xdf\xa3", "matroska"),
+    (b"OggS", "ogg"),
+    (b"fLaC", "flac"),
+    (b"FLV\x01", "flv"),
+    (b"\x00\x00\x01\xba", "mpeg"),
+    (b"ID3", "mp3"),
+)
+
+
+def sniff(head: bytes) -> str | None:
+    """The libavformat demuxer for a file that begins with ``head``; None where it is no accepted medium.
+
+    Args:
+        head: the first ``HEAD_BYTES`` bytes, or the whole file where it is shorter.
+    """
+    if len(head) >= 8 and head[4:8] in _MOV_BOXES:
+        return "mov"
+    if head[:4] in (b"RIFF", b"RF64"):
+        return _RIFF.get(head[8:12])
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if _is_transport_stream(head):
+        return "mpegts"
+    return _sniff_bare_audio(head)
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    """ISO/IEC 13818-1: packets of 188 bytes, each beginning with 0x47; M2TS puts 4 bytes before each."""
+    return any(
+        len(head) > offset + 2 * size and all(head[offset + n * size] == 0x47 for n in range(3))
+        for offset, size in ((0, 188), (4, 192))
+    )
+
+
+def _sniff_bare_audio(head: bytes) -> str | None:
+    """ADTS and MPEG audio: eleven or twelve sync bits, then a layer (ISO/IEC 13818-7, 11172-3)."""
+    if len(head) < 4 or head[0] != 0xFF:
+        return None
+    if head[1] & 0xF6 == 0xF0:
+        return "aac"
+    is_mp3 = head[1] & 0xE6 == 0xE2 and head[1] & 0x18 != 0x08 and head[2] >> 4 not in (0, 15)
+    return "mp3" if is_mp3 else None
+
+
+def has_scheme(uri: str) -> bool:
+    """Whether ``uri`` names a file system (``gs://…``) and not a local path."""
+    return bool(_SCHEME.match(uri))
+
+
+def local_file(path: str) -> str:
+    """The absolute path of a regular, non-empty file.
+
+    Raises:
+        AlignError: ``missing_file``, ``not_a_file``, ``empty_file`` or ``unreadable_file``.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise AlignError("missing_file", f"{path!r} is not there", stage="probe") from None
+    except (OSError, ValueError) as e:
+        raise AlignError("unreadable_file", f"{path!r} cannot be looked at: {_why(e)}", stage="probe") from e
+    if not stat.S_ISREG(found.st_mode):
+        raise AlignError("not_a_file", f"{path!r} is not a regular file", stage="probe")
+    if found.st_size == 0:
+        raise AlignError("empty_file", f"{path!r} holds no bytes", stage="probe")
+    return os.path.abspath(path)
+
+
+def open_bytes(uri: str, opener: Opener | None = None) -> BinaryIO:
+    """Open a file for reading, through ``opener`` where one is given.
+
+    Raises:
+        AlignError: as :func:`local_file`, and ``unreadable_file`` where opening fails.
+    """
+    if opener is None and has_scheme(uri):
+        raise AlignError(
+            "unreadable_file", f"{uri!r} is not a local path, and nothing opens it", stage="probe"
+        )
+    try:
+        return opener(uri) if opener is not None else open(local_file(uri), "rb")
+    except FileNotFoundError:
+        raise AlignError("missing_file", f"{uri!r} is not there", stage="probe") from None
+    except OSError as e:
+        raise AlignError("unreadable_file", f"{uri!r} cannot be opened: {_why(e)}", stage="probe") from e
+
+
+def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
+    """Open a medium with the demuxer that its first bytes call for.
+
+    Args:
+        uri: a local path, or whatever ``opener`` understands.
+        opener: opens the URI as a seekable file object; None reads a local path.
+
+    Raises:
+        AlignError: ``missing_file``, ``not_a_file``, ``empty_file``, ``unreadable_file``,
+            ``unknown_format`` (no accepted medium), ``bad_container`` (the header cannot be read).
+    """
+    source = open_bytes(uri, opener)
+    try:
+        head = source.read(HEAD_BYTES)
+        source.seek(0)
+    except OSError as e:
+        source.close()
+        raise AlignError("unreadable_file", f"{uri!r} cannot be read: {_why(e)}", stage="probe") from e
+    format_name = sniff(head)
+    if not head or format_name is None:
+        source.close()
+        code, what = ("unknown_format", "is no accepted medium") if head else ("empty_file", "holds no bytes")
+        raise AlignError(code, f"{uri!r} {what}", stage="probe")
+    if opener is not None:
+        return _open(uri, source, format_name)
+    source.close()
+    return _open(uri, "file:" + local_file(uri), format_name)
+
+
+def _open(uri: str, source: str | BinaryIO, format_name: str) -> InputContainer:
+    options = {"protocol_whitelist": "file", "max_streams": str(MAX_STREAMS)}
+    try:
+        container = av.open(
+            source, mode="r", format=format_name, container_options=options, metadata_errors="replace"
+        )
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError) as e:
+        detail = f"{uri!r} is damaged: its {format_name} header cannot be read ({_why(e)})"
+        raise AlignError("bad_container", detail, stage="probe") from e
+    for stream in container.streams.video:
+        # Threads save no CPU, and whatever they started before a fork hangs after it.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_type = "NONE"
+    return container
+
+
+def _why(error: Exception) -> str:
+    """What an error says, without the paths and addresses that it also carries."""
+    return getattr(error, "strerror", None) or type(error).__name__

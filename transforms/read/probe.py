@@ -1,0 +1,349 @@
+"""Reads what a container says of itself: its streams, their spans and where the keyframes stand.
+
+Nothing is decoded unless the header leaves the first frame in doubt, and of an MP4 only the header and the
+first packets are read: times of later packets follow from its sample tables, so their bytes are not fetched.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice, pairwise
+from statistics import median_low
+from typing import BinaryIO
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+from align.schemas.errors import AlignError
+from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
+from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
+from align.transforms.read.guard import Opener, open_bytes, open_media
+
+ARBITRARY_ORIGIN = frozenset({"mpegts", "mpeg", "flv", "aac"})
+"""Demuxers whose timestamps begin anywhere: there, the recording clock's 0 is the container's start."""
+
+_FIRST_PACKETS = 32
+_NO_PARSE = 0x20  # AVFMT_FLAG_NOPARSE, libavformat/avformat.h
+
+
+def clock_offset_ns(container: InputContainer) -> int:
+    """What is subtracted from container times to reach the recording clock; 0 in most formats.
+
+    Where the format's origin is arbitrary, it is the earliest start of a video or audio stream: what
+    libavformat calls the container's start time, without its rounding to a microsecond.
+    """
+    if not ARBITRARY_ORIGIN & set(container.format.name.split(",")):
+        return 0
+    starts = [
+        ticks_to_ns(s.start_time, s.time_base)
+        for s in (*container.streams.video, *container.streams.audio)
+        if s.start_time is not None and s.time_base
+    ]
+    return min(starts, default=0)
+
+
+def time_base(stream: Stream) -> Fraction:
+    """Seconds per tick of a stream's timestamps.
+
+    Raises:
+        AlignError: ``bad_container`` where the stream has none.
+    """
+    if not stream.time_base:
+        raise AlignError("bad_container", f"stream {stream.index} has no time base", stage="probe")
+    return stream.time_base
+
+
+def probe_media(
+    uri: str,
+    *,
+    video_index: int | None = None,
+    audio_index: int | None = None,
+    opener: Opener | None = None,
+) -> MediaInfo:
+    """Probe a media file.
+
+    Args:
+        uri: local path, or whatever ``opener`` understands.
+        video_index: the stream to take as video; None takes the default one, else the lowest.
+        audio_index: the same for audio.
+        opener: opens the URI as a seekable file object.
+
+    Returns:
+        The streams chosen; ``video`` or ``audio`` is None where the container holds none that has data.
+
+    Raises:
+        AlignError: what :func:`~align.transforms.read.guard.open_media` raises; ``no_such_stream`` where an
+            index is not of its kind; ``bad_container`` where the packets cannot be read at all.
+    """
+    file = _Payload(open_bytes(uri, opener))
+    container = open_media(uri, lambda _: file)
+    try:
+        video = choose_stream(container, "video", video_index)
+        audio = choose_stream(container, "audio", audio_index)
+        return MediaInfo(
+            format=container.format.name,
+            video=_video_info(container, video, file) if isinstance(video, VideoStream) else None,
+            audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
+            streams=tuple(_describe(s) for s in container.streams),
+        )
+    except av.error.FFmpegError as e:
+        raise AlignError("bad_container", f"{uri!r} cannot be demuxed: {e.strerror}", stage="probe") from e
+    finally:
+        container.close()
+        file.close()
+
+
+def choose_stream(container: InputContainer, kind: str, index: int | None) -> Stream | None:
+    """The stream asked for; else the first one marked default, else the first; never a cover picture."""
+    if index is not None:
+        if index >= len(container.streams) or container.streams[index].type != kind:
+            raise AlignError("no_such_stream", f"stream {index} is not {kind}", stage="probe")
+        return container.streams[index]
+    real = [s for s in container.streams if s.type == kind and not s.disposition & Disposition.attached_pic]
+    filled = [s for s in real if s.codec_context is not None and s.time_base and not _is_empty(s)]
+    return min(filled, key=lambda s: (not s.disposition & Disposition.default, s.index), default=None)
+
+
+def _is_empty(stream: Stream) -> bool:
+    """An MP4 track without samples: declared, with a duration, but never recorded."""
+    return (
+        "mov" in stream.container.format.name and stream.start_time is None and not len(stream.index_entries)
+    )
+
+
+def _describe(stream: Stream) -> str:
+    codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
+    return f"{stream.index} {stream.type} {codec}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """A packet's times in ticks of its stream."""
+
+    pts: int
+    duration: int
+    keyframe: bool
+    shown: bool
+    size: int
+
+
+def _timed_packets(container: InputContainer, stream: Stream) -> Iterator[_Timed]:
+    """Packets with a presentation time, until the data ends or breaks."""
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                shown = not packet.is_discard
+                yield _Timed(packet.pts, packet.duration or 0, packet.is_keyframe, shown, packet.size)
+    except av.error.FFmpegError:
+        return
+
+
+def _video_info(container: InputContainer, stream: VideoStream, file: _Payload) -> VideoInfo | None:
+    first = list(islice(_timed_packets(container, stream), _FIRST_PACKETS))
+    if not first:
+        return None
+    offset = clock_offset_ns(container)
+    base = time_base(stream)
+    frame_ticks = _frame_ticks(first, stream)
+    start = _first_shown(container, stream, first)
+    by_tables = "mov" in container.format.name and not _is_fragmented(file)
+    survey = _survey_tables(container, stream, file) if by_tables else _survey_tail(container, stream)
+    # A duration far below the frame distance is a muxer's placeholder (Matroska written without one).
+    end = survey.last_pts + (survey.last_ticks if 2 * survey.last_ticks >= frame_ticks else frame_ticks)
+    span = TimeSpan(ticks_to_ns(start, base) - offset, ticks_to_ns(max(end, start), base) - offset)
+    size = survey.size or max(container.size, 0)
+    return VideoInfo(
+        index=stream.index,
+        codec=stream.codec_context.codec.canonical_name,
+        width=stream.codec_context.width,
+        height=stream.codec_context.height,
+        time_base=base,
+        span=span,
+        frame_ns=max(1, round_ties_up(frame_ticks * base * NS)),
+        clock_offset_ns=offset,
+        frames=stream.frames,
+        keyframes_ns=tuple(ticks_to_ns(k, base) - offset for k in survey.keyframes),
+        bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
+    )
+
+
+def _frame_ticks(packets: list[_Timed], stream: VideoStream) -> int:
+    """The usual distance of frames: measured, since headers of some muxers claim 1000 frames a second."""
+    shown = sorted({p.pts for p in packets if p.shown})
+    if len(shown) > 1:
+        return median_low(b - a for a, b in pairwise(shown))
+    rate = stream.average_rate
+    return packets[0].duration or (round(1 / (rate * time_base(stream))) if rate else 1) or 1
+
+
+def _first_shown(container: InputContainer, stream: VideoStream, packets: list[_Timed]) -> int:
+    """Presentation time of the first frame that a decoder puts out.
+
+    It is the lowest time of the first packets. Only where they do not begin with a keyframe, or where
+    pictures precede that keyframe in display order (and may refer to others that were cut off), is it found
+    by decoding.
+    """
+    lowest = min((p.pts for p in packets if p.shown), default=packets[0].pts)
+    head = packets[0]
+    if head.keyframe and (not head.shown or lowest >= head.pts):
+        return lowest
+    decoded = _first_decoded(container, stream)
+    return lowest if decoded is None else decoded
+
+
+def _first_decoded(container: InputContainer, stream: VideoStream, packets: int = 300) -> int | None:
+    rewind(container)
+    try:
+        for packet in islice(container.demux(stream), packets):
+            try:
+                frames = stream.codec_context.decode(packet if packet.size else None)
+            except av.error.FFmpegError:
+                continue
+            for frame in frames:
+                if frame.pts is not None and not frame.is_corrupt:
+                    return frame.pts
+    except av.error.FFmpegError:
+        pass
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """The last frame's time and duration, the keyframes' times, all in ticks; bytes, where they are known."""
+
+    last_pts: int
+    last_ticks: int
+    keyframes: tuple[int, ...]
+    size: int = 0
+
+
+def _survey_tables(container: InputContainer, stream: VideoStream, file: _Payload) -> _Survey:
+    """Every packet of an MP4 with complete sample tables, at some 3 µs each and without reading any.
+
+    The index itself would not do: it holds decoding times. Parsers are off, for they would see zeros.
+    """
+    file.blank = True
+    container.flags |= _NO_PARSE
+    rewind(container)
+    last, size, keyframes = (stream.start_time or 0, 0), 0, []
+    for packet in _timed_packets(container, stream):
+        size += packet.size
+        if packet.shown:
+            last = max(last, (packet.pts, packet.duration))
+            if packet.keyframe:
+                keyframes.append(packet.pts)
+    return _Survey(*last, tuple(sorted(keyframes)), size)
+
+
+def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:
+    """The packets after the last keyframe that can be sought; the keyframes, where an index lists them."""
+    # Matroska's cues are presentation times; other formats here keep no index before they are read.
+    cues = stream.index_entries if "matroska" in container.format.name else ()
+    keyframes = tuple(sorted({e.timestamp for e in cues if e.is_keyframe}))
+    for seek in (_seek_near_end, rewind):
+        try:
+            seek(container)
+        except av.error.FFmpegError:
+            continue
+        shown = [(p.pts, p.duration) for p in _timed_packets(container, stream) if p.shown]
+        if shown:
+            return _Survey(*max(shown), keyframes)
+    return _Survey(stream.start_time or 0, stream.duration or 0, keyframes)
+
+
+def _seek_near_end(container: InputContainer) -> None:
+    end = (container.start_time or 0) + (container.duration or 0)
+    container.seek(max(end - 2_000_000, container.start_time or 0))
+
+
+def rewind(container: InputContainer) -> None:
+    """Go back to the first packet, which may stand before time 0."""
+    container.seek(min(container.start_time or 0, 0) - 60_000_000)
+
+
+def _audio_info(container: InputContainer, stream: AudioStream) -> AudioInfo:
+    base = time_base(stream)
+    offset = clock_offset_ns(container)
+    start = ticks_to_ns(stream.start_time or 0, base)
+    if stream.duration is not None:
+        end = start + ticks_to_ns(stream.duration, base)
+    else:
+        microseconds = (container.start_time or 0) + (container.duration or 0)
+        end = ticks_to_ns(microseconds, Fraction(1, av.time_base))
+    return AudioInfo(
+        index=stream.index,
+        codec=stream.codec_context.codec.canonical_name,
+        rate=stream.codec_context.sample_rate,
+        channels=stream.codec_context.channels,
+        time_base=base,
+        span=TimeSpan(start - offset, max(end, start) - offset),
+    )
+
+
+def _is_fragmented(file: _Payload) -> bool:
+    """Whether an MP4 keeps sample tables in fragments (ISO/IEC 14496-12: ``moof`` boxes at top level)."""
+    return any(kind == b"moof" for kind in file.boxes())
+
+
+class _Payload(io.RawIOBase, BinaryIO):
+    """A file whose bytes may be replaced by zeros, once its header has been read.
+
+    Demuxing an MP4 for the times of its packets then costs no input: they come from the sample tables. A
+    truncated file seems whole then, so that what its header promises and no window finds is accounted for.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, io.SEEK_END)
+        self._at = file.seek(0)
+        self.blank = False
+
+    def read(self, size: int = -1) -> bytes:
+        if self.blank:
+            data = bytes(max(size, 0))
+        else:
+            self._file.seek(self._at)
+            data = self._file.read(size)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def boxes(self) -> Iterator[bytes]:
+        """Types of the MP4 boxes at top level; the read position is kept."""
+        kept, at = self._at, 0
+        try:
+            while at + 8 <= self._size:
+                self.seek(at)
+                size, kind = struct.unpack(">I4s", self.read(8))
+                if size == 1:
+                    size = struct.unpack(">Q", self.read(8).rjust(8, b"\0"))[0]
+                yield kind
+                if size < 8:
+                    return
+                at += size
+        finally:
+            self._at = kept
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
