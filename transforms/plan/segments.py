@@ -1,0 +1,114 @@
+"""Segments, the unit of reading, and the shards they are written to."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from align.schemas.media import MediaInfo
+from align.schemas.options import AlignOptions
+from align.schemas.plan import Segment
+from align.schemas.recording import Narration, Recording
+from align.schemas.time import NS
+from align.transforms.plan.cost import estimate
+from align.transforms.plan.windows import WindowPlan
+
+SEGMENT_SPAN_NS = 300 * NS
+SEGMENT_COST_S = 60.0
+SHARD_COST_S = 60.0
+SHARDS_FOR_WORKERS = 16
+"""Beyond this many shards, only size asks for more: small shards cost their readers."""
+
+
+def plan_segments(
+    recording: Recording,
+    media: MediaInfo,
+    plan: WindowPlan,
+    options: AlignOptions,
+    *,
+    segment_cost_s: float = SEGMENT_COST_S,
+    segment_span_ns: int = SEGMENT_SPAN_NS,
+    split: str = "train",
+) -> Iterator[Segment]:
+    """Cut the kept windows into runs of about equal length.
+
+    There are as many runs as keep each within ``segment_span_ns`` from its first to its last start and, on
+    average, within ``segment_cost_s``. Segments are references: they carry only what reading their windows
+    needs, because they are what is shuffled.
+
+    Args:
+        recording: from the source.
+        media: the file as probed.
+        plan: its windows.
+        options: for the window's length and the estimate.
+        segment_cost_s: CPU seconds that one segment should take at most.
+        segment_span_ns: media that one segment should span at most.
+        split: the split of the recording's group.
+
+    Yields:
+        Segments in the order of time; each kept window is in exactly one.
+    """
+    starts = plan.starts_ns
+    if not starts:
+        return
+    narrations = recording.narrations
+    bare = replace(recording, joints_ns=(), redacted=())
+    bare_media = replace(media, video=media.video and replace(media.video, keyframes_ns=()))
+    total = estimate(media, starts, options)
+    for part in _cut(starts, max(total.cpu_s / segment_cost_s, (starts[-1] - starts[0]) / segment_span_ns)):
+        cost = estimate(media, part, options)
+        yield Segment(
+            recording=replace(bare, narrations=_inside(narrations, part, options.window_ns)),
+            media=bare_media,
+            window_ns=options.window_ns,
+            starts_ns=part,
+            split=split,
+            cost_s=round(cost.cpu_s, 3),
+            cost_bytes=cost.output_bytes,
+        )
+
+
+def _cut(starts: tuple[int, ...], parts: float) -> Iterator[tuple[int, ...]]:
+    """Runs whose starts fall into the same one of equal parts of time, at least ``parts`` of them."""
+    count = int(parts) + 1
+    first, reach = starts[0], starts[-1] - starts[0] + 1
+    for _, run in groupby(starts, key=lambda start: (start - first) * count // reach):
+        yield tuple(run)
+
+
+def _inside(
+    narrations: tuple[Narration, ...] | None, starts: Sequence[int], length: int
+) -> tuple[Narration, ...] | None:
+    """Those that lie in at least one of the windows."""
+    if narrations is None:
+        return None
+    low = bisect_left(narrations, starts[0], key=_time)
+    high = bisect_left(narrations, starts[-1] + length, key=_time)
+    # Among windows of one length, the last to begin by an instant reaches furthest beyond it.
+    return tuple(
+        n for n in narrations[low:high] if starts[bisect_right(starts, n.time_ns) - 1] + length > n.time_ns
+    )
+
+
+def _time(narration: Narration) -> int:
+    return narration.time_ns
+
+
+def shard_of(segment_key: str, seed: int, shards: int) -> int:
+    """The shard of a segment: a hash, the same in every process, so that shards mix recordings."""
+    data = f"shard:{seed}:{segment_key}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) % shards
+
+
+def shard_count(total_bytes: int, shard_size: int, total_cost_s: float, segments: int) -> int:
+    """How many shards to write.
+
+    Enough for shards of ``shard_size`` bytes; for a long job, enough that up to 16 workers can share it;
+    never more than there are segments; at least one.
+    """
+    for_size = -(-total_bytes // max(shard_size, 1))
+    for_workers = min(SHARDS_FOR_WORKERS, int(total_cost_s / SHARD_COST_S))
+    return max(1, min(segments, max(for_size, for_workers)))
