@@ -1,0 +1,151 @@
+"""Fixtures that several test files share."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+
+from align.schemas.sample import (
+    EncodedAudio,
+    EncodedImage,
+    ImuWindow,
+    Provenance,
+    Quality,
+    Sample,
+)
+from align.schemas.time import NS, TimeSpan
+from align.transforms.write.card import write_card
+from align.transforms.write.commit import local
+from align.transforms.write.manifest import count, manifest, write_failures, write_manifest
+from align.transforms.write.shard import ShardSpec, write_shard
+from align.transforms.write.stats import merge_all, write_stats
+
+# -- Samples made by hand, and data sets written from them ---------------------------------------------
+
+
+def _jpeg(rng, height=64, width=96):
+    coarse = rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    pixels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def _flac(rng, samples, rate):
+    buffer = io.BytesIO()
+    tone = rng.normal(0, 0.1, samples).clip(-1, 1)
+    soundfile.write(buffer, tone, rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_sample():
+    """Make a realistic Sample: ``make_sample(3, lacks={"imu": "gap"}, split="val", audio_gap=True)``."""
+
+    def make(
+        i=0, *, lacks=None, split="train", seconds=1, audio_rate=16_000, imu_rate=200, frames=0,
+        audio_gap=False, imu_gap=False, text=("opens the door", "zürich 東京 🚪"), recording=None,
+        scenarios=("Cooking",),
+    ):  # fmt: skip
+        rng = np.random.default_rng([i, 7])
+        lacks = dict(lacks or {})
+        recording = recording or f"rec{i % 3}"
+        window = TimeSpan(21_028_600 + i * seconds * NS, 21_028_600 + (i + 1) * seconds * NS)
+        time_ns = window.center_ns - 5_000_000
+        gap = TimeSpan(window.start_ns + NS // 10, window.start_ns + NS // 5)
+        image = None if "image" in lacks else EncodedImage(_jpeg(rng), time_ns)
+        audio = EncodedAudio(_flac(rng, seconds * audio_rate, audio_rate), (gap,) if audio_gap else ())
+        n = seconds * imu_rate
+        mask = np.ones(n, np.bool_)
+        if imu_gap:
+            mask[: n // 20] = False
+        values = np.where(mask, rng.normal(0, 3, (6, n)), 0).astype(np.float32)
+        has_text = "text" not in lacks
+        return Sample(
+            key=f"{recording}_{window.start_ns:015d}",
+            source="synthetic",
+            recording_id=recording,
+            group_id=f"person-{split}-{i % 2}",
+            split=split,
+            window=window,
+            image=image,
+            audio=None if "audio" in lacks else audio,
+            imu=None if "imu" in lacks else ImuWindow(values, mask),
+            text=tuple(text) if has_text else None,
+            text_raw=tuple(f"#C C {t}" for t in text) if has_text else None,
+            text_times_ns=tuple(window.start_ns + k for k in range(len(text))) if has_text else None,
+            quality=Quality(
+                image_offset_ns=-5_000_000 if image else None,
+                audio_coverage=None if "audio" in lacks else 0.9 if audio_gap else 1.0,
+                imu_coverage=None if "imu" in lacks else float(mask.mean()),
+                imu_max_gap_ns=None if "imu" in lacks else 5_000_000,
+                imu_rate_hz=None if "imu" in lacks else 198.77,
+            ),
+            provenance=Provenance(
+                "full_scale/a.mp4", 0, None if "audio" in lacks else "full_scale/a.mp4",
+                None if "audio" in lacks else 1, None if "imu" in lacks else "imu/a.csv", 0,
+                "canonical_timestamp_ms", "c" * 64,
+            ),
+            frames=tuple(EncodedImage(_jpeg(rng), window.start_ns + k) for k in range(frames)),
+            scenarios=scenarios,
+            missing=lacks,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mixed_samples(make_sample):
+    """Twenty windows of three recordings: complete ones, and ones that lack each modality in turn."""
+    lacks = [
+        {},
+        {"imu": "not_recorded"},
+        {"audio": "gap"},
+        {"text": "not_recorded"},
+        {"audio": "decode_error", "imu": "gap"},
+    ]
+    return [
+        make_sample(
+            i, lacks=lacks[(i % 8) - 3] if i % 8 > 3 else {}, audio_gap=i % 3 == 1, imu_gap=i % 4 == 1,
+            text=() if i == 7 else ("walks", "stops\nand turns"), split="val" if i >= 16 else "train",
+            scenarios=() if i % 3 else ("Cooking", "Eating"),
+        )
+        for i in range(20)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def write_dataset(tmp_path):
+    """Write samples as a committed data set: ``write_dataset(samples, formats=("parquet",)) -> Path``."""
+
+    def write(
+        samples, *, formats=("parquet", "webdataset"), faults=(), shards=2, name="out", source="synthetic"
+    ):
+        store = local(tmp_path / name)
+        reports = []
+        for split in sorted({s.split for s in samples}):
+            mine = [s for s in samples if s.split == split]
+            for index in range(shards):
+                spec = ShardSpec(split, index, shards, formats, seed=3, fingerprint="f")
+                reports.append(write_shard(spec, mine[index::shards], store))
+        written = sum(r.samples for r in reports)
+        lost = sum(f.windows for f in faults)
+        counts = count(3, written + lost, reports, faults)
+        config = {
+            "window_ns": NS,
+            "audio_rate": 16_000,
+            "imu_rate": 200,
+            "frames": 1,
+            "formats": list(formats),
+        }
+        content = manifest(
+            align_version="0.1.0", source=source, config=config, config_sha256="c" * 64,
+            files=[f for r in reports for f in r.files], counts=counts,
+        )  # fmt: skip
+        statistics = write_stats(store, merge_all(r.statistics for r in reports))
+        write_failures(store, faults)
+        write_card(store, content, statistics)
+        write_manifest(store, content)
+        return tmp_path / name
+
+    return write

@@ -1,0 +1,279 @@
+"""The data set's card: what it is, for ``datasets`` (the YAML on top) and for people (the rest).
+
+``datasets`` takes one builder per folder. So the card at the root describes the Parquet files where there
+are any, and ``webdataset/`` has a card of its own, whose declared features spare the builder its guess from
+five samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from align.schemas.errors import Reason
+from align.schemas.features import HUGGINGFACE_COLUMNS, IMU_CHANNELS, IMU_UNITS, huggingface_features
+from align.schemas.options import MODALITIES
+from align.schemas.time import NS
+from align.transforms.write.commit import Store, publish_bytes
+
+CARD = "README.md"
+WEBDATASET_CARD = f"webdataset/{CARD}"
+
+COLUMN_NOTES: dict[str, tuple[str, str]] = {
+    "key": ("", "names the window; unique over the data set, stable under re-runs"),
+    "source": ("", "where the recording comes from"),
+    "recording_id": ("", "the recording, as its source names it"),
+    "group_id": ("", "what no split cuts: participant, else set of recordings, else recording"),
+    "split": ("", "the split"),
+    "start_ns": ("ns", "start of the window on the recording's clock, inclusive"),
+    "end_ns": ("ns", "its end, exclusive"),
+    "image": ("JPEG", "the anchor frame: the one on screen at the window's anchor, upright"),
+    "image_time_ns": ("ns", "that frame's own presentation time"),
+    "frames": ("JPEG", "frames at the centres of equal parts of the window; null if only one was asked for"),
+    "frame_times_ns": ("ns", "their own presentation times"),
+    "audio": ("FLAC", "mono, 16 bit; exactly rate · length samples"),
+    "audio_gaps": ("ns", "where samples are filled with silence, not recorded"),
+    "imu": ("rad/s, m/s²", "[6, n] on a regular grid from the window's start; 0 where not measured"),
+    "imu_mask": ("", "[n], true where measured"),
+    "text": ("", "sentences narrated inside the window, without tags; empty if none falls inside"),
+    "text_raw": ("", "the same sentences as annotated"),
+    "text_times_ns": ("ns", "the instants they speak of"),
+    "scenarios": ("", "labels of the whole recording"),
+    "missing": ("", "modality → why it is null (a map; `datasets` cannot read maps)"),
+    "missing_reason": ("", "the same as a struct, null where the modality is present"),
+    "quality": ("", "coverage, largest gap, measured rate, distance of the frame from its target"),
+    "provenance": ("", "files, streams, clock and configuration that made the row"),
+}
+
+
+def card(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
+    """The card at the root.
+
+    Args:
+        manifest: content of ``manifest.json``.
+        statistics: content of ``stats.json``.
+    """
+    formats = {shard["format"] for shard in manifest["shards"]}
+    main = "parquet" if "parquet" in formats or not formats else "webdataset"
+    return "\n".join(
+        [
+            _front_matter(manifest, main, folder=""),
+            "# Time-aligned windows of multi-sensor recordings",
+            "",
+            *_summary(manifest, statistics),
+            *_licence(manifest["source"]),
+            *_reading(manifest, formats),
+            *_columns(manifest),
+            *_numbers(statistics),
+            *_making(manifest),
+        ]
+    )
+
+
+def webdataset_card(manifest: Mapping[str, Any]) -> str:
+    """The card inside ``webdataset/``, which lets ``datasets`` load that folder without a guess."""
+    return "\n".join(
+        [
+            _front_matter(manifest, "webdataset", folder="webdataset/"),
+            "# The same windows as WebDataset shards",
+            "",
+            *_parts(manifest["config"]),
+        ]
+    )
+
+
+def write_card(store: Store, manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
+    """Publish the card, and the one of ``webdataset/`` where there are tar files."""
+    publish_bytes(store, CARD, card(manifest, statistics).encode())
+    if any(shard["format"] == "webdataset" for shard in manifest["shards"]):
+        publish_bytes(store, WEBDATASET_CARD, webdataset_card(manifest).encode())
+
+
+def _front_matter(manifest: Mapping[str, Any], fmt: str, folder: str) -> str:
+    """The YAML block; ``folder`` is where the card lies, since its patterns are relative to it."""
+    from datasets import DatasetInfo, Features, SplitDict, SplitInfo  # costs a second: only here
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    totals = _split_totals(manifest["shards"], fmt)
+    features = (_webdataset_features if fmt == "webdataset" else _parquet_features)(manifest["config"])
+    splits = SplitDict()
+    for name, (samples, size) in totals.items():
+        splits.add(SplitInfo(name, num_bytes=size, num_examples=samples))
+    size = sum(size for _, size in totals.values())
+    info = DatasetInfo(
+        features=Features.from_dict(features), splits=splits, download_size=size, dataset_size=size
+    )
+    config = {"config_name": "default", "data_files": _data_files(totals, fmt, folder)}
+    if fmt == "parquet":
+        config["columns"] = list(HUGGINGFACE_COLUMNS)
+    data = DatasetCardData(
+        license="other",
+        pretty_name="Time-aligned multi-sensor windows",
+        tags=["multimodal", "egocentric", "imu", "audio", "video", "contrastive-learning"],
+        configs=[config] if totals else None,
+    )
+    if totals:
+        DatasetInfosDict({"default": info}).to_dataset_card_data(data)
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _split_totals(shards: Iterable[Mapping[str, Any]], fmt: str) -> dict[str, tuple[int, int]]:
+    totals: dict[str, tuple[int, int]] = {}
+    for shard in shards:
+        if shard["format"] == fmt:
+            samples, size = totals.get(shard["split"], (0, 0))
+            totals[shard["split"]] = (samples + shard["samples"], size + shard["bytes"])
+    return totals
+
+
+def _data_files(splits: Iterable[str], fmt: str, folder: str) -> list[dict[str, str]]:
+    """Patterns that match a split's shards, and not those of a split whose name begins alike."""
+    pattern = "data/{}-?????-of-?????.parquet" if fmt == "parquet" else "webdataset/{}-??????.tar"
+    return [{"split": split, "path": pattern.format(split).removeprefix(folder)} for split in splits]
+
+
+def _parquet_features(config: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(huggingface_features(config["audio_rate"]))
+
+
+def _webdataset_features(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the WebDataset builder makes of our parts; ``json`` stays as free as it is.
+
+    Sound is declared as bytes: for an ``Audio`` column this builder (5.2) asks for torchcodec even where
+    it only stores what is encoded already. ``cast_column("flac", Audio())`` decodes it.
+    """
+    string, floats = {"dtype": "string", "_type": "Value"}, {"dtype": "float32", "_type": "Value"}
+    frames = config.get("frames", 1)
+    return {
+        "jpg": {"_type": "Image"},
+        **{f"f{i:02d}.jpg": {"_type": "Image"} for i in range(frames if frames > 1 else 0)},
+        "flac": {"dtype": "binary", "_type": "Value"},
+        "imu.npy": {"feature": {"feature": floats, "_type": "List"}, "_type": "List"},
+        "imu_mask.npy": {"feature": {"dtype": "bool", "_type": "Value"}, "_type": "List"},
+        "txt": string,
+        "json": {"_type": "Json"},
+        "__key__": string,
+        "__url__": string,
+    }
+
+
+def _summary(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> list[str]:
+    counts, seconds = manifest["counts"], manifest["config"]["window_ns"] / NS
+    lines = [
+        f"{counts['windows_written']} windows of {seconds:g} s from {counts['recordings']} recordings of "
+        f"`{manifest['source']}`, each paired with the picture on screen at its anchor. Every picture,",
+        "sound sample and IMU row stands by its own timestamp on the recording's clock. What a window lacks",
+        "is null, with a reason: never zeros.",
+        "",
+        "| split | windows | hours of windows | image | audio | imu | text |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for split, found in statistics["splits"].items():
+        present = " | ".join(str(found["modalities"][m]["present"]) for m in MODALITIES)
+        lines.append(f"| `{split}` | {found['windows']} | {found['window_hours']:.2f} | {present} |")
+    return [*lines, ""]
+
+
+def _licence(source: str) -> list[str]:
+    lines = [
+        "## Licence",
+        "",
+        "The licence of the recordings holds for everything made from them: set `license` above accordingly.",
+    ]
+    if source.lower() == "ego4d":
+        lines.append(
+            "**EGO4D's agreement forbids redistribution.** Do not publish this data set, nor frames, sound "
+            "or IMU taken from it: share the configuration and window times instead, from which others who "
+            "signed the agreement can make it anew."
+        )
+    return [*lines, ""]
+
+
+def _reading(manifest: Mapping[str, Any], formats: set[str]) -> list[str]:
+    split = next((shard["split"] for shard in manifest["shards"]), "train")
+    lines = ["## Reading", "", "```python"]
+    if "parquet" in formats:
+        lines += [
+            "# Hugging Face datasets; streaming=True reads while it goes. Decoding sound needs torchcodec.",
+            "from datasets import load_dataset",
+            f'windows = load_dataset("OUT", split="{split}")',
+            "",
+            "# pyarrow: every column, maps too",
+            "import pyarrow.dataset",
+            'table = pyarrow.dataset.dataset("OUT/data").to_table(columns=["key", "imu", "missing"])',
+        ]
+    if "webdataset" in formats:
+        names = [s["path"] for s in manifest["shards"] if s["format"] == "webdataset"]
+        lines += [
+            "",
+            "# webdataset",
+            "import glob, webdataset",
+            f'tars = sorted(glob.glob("OUT/webdataset/{split}-*.tar"))',
+            'windows = webdataset.WebDataset(tars, shardshuffle=False).decode("rgb")',
+            f'# {len(names)} tar files; or load_dataset("OUT/webdataset", split="{split}"), then',
+            '# .cast_column("flac", datasets.Audio()) to decode sound',
+        ]
+    lines += ["```", ""]
+    return [*lines, *(_parts(manifest["config"]) if "webdataset" in formats else [])]
+
+
+def _parts(config: Mapping[str, Any]) -> list[str]:
+    return [
+        "Parts of a WebDataset sample: `KEY.jpg`, `KEY.f00.jpg` … (with several frames), `KEY.flac`,",
+        "`KEY.imu.npy` (float32 [6, n]), `KEY.imu_mask.npy` (bool [n]), `KEY.txt` (sentences, one per line)",
+        "and `KEY.json` (everything else; null and empty values left out, `missing` says what is null, and",
+        "why). What a window lacks has no part. The first five samples of each tar have the same parts where",
+        "five are alike, because some readers take their columns from them; the others stand in an order",
+        "shuffled by the seed.",
+        "",
+    ]
+
+
+def _columns(manifest: Mapping[str, Any]) -> list[str]:
+    config = manifest["config"]
+    channels = ", ".join(f"{c} ({u})" for c, u in zip(IMU_CHANNELS, IMU_UNITS, strict=True))
+    return [
+        "## Columns",
+        "",
+        "| column | unit | meaning |",
+        "|---|---|---|",
+        *(f"| `{name}` | {unit} | {meaning} |" for name, (unit, meaning) in COLUMN_NOTES.items()),
+        "",
+        f"IMU rows, in this order: {channels}; {config['imu_rate']} Hz, in the sensor's own axes.",
+        f"Sound: {config['audio_rate']} Hz. Times are integer nanoseconds on the presentation timeline of",
+        "the recording's master video; intervals are half-open. The reasons in `missing`:",
+        ", ".join(f"`{reason}`" for reason in Reason) + ".",
+        "",
+    ]
+
+
+def _numbers(statistics: Mapping[str, Any]) -> list[str]:
+    lines = ["## Which modalities stand together", "", "| split | pattern | windows |", "|---|---|---|"]
+    for split, found in statistics["splits"].items():
+        ranked = sorted(found["patterns"].items(), key=lambda item: (-item[1], item[0]))
+        lines += [f"| `{split}` | {pattern} | {n} |" for pattern, n in ranked]
+    return [*lines, "", "Coverage, reasons and normalisation statistics per split: `stats.json`.", ""]
+
+
+def _making(manifest: Mapping[str, Any]) -> list[str]:
+    counts = manifest["counts"]
+    skipped = ", ".join(f"{n} {reason}" for reason, n in counts["windows_skipped"].items()) or "none"
+    return [
+        "## How it was made",
+        "",
+        f"By `align` {manifest['align_version']}, schema {manifest['schema_version']}. Of "
+        f"{counts['windows_planned']} planned windows {counts['windows_written']} were written, skipped: "
+        f"{skipped}, failed: {counts['failed']} (`failures.jsonl` lists each). Only what `manifest.json`",
+        "lists belongs to the data set; `align verify OUT` checks all of it.",
+        "",
+        "| option | value |",
+        "|---|---|",
+        *(f"| `{name}` | {_cell(value)} |" for name, value in sorted(manifest["config"].items())),
+        "",
+    ]
+
+
+def _cell(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

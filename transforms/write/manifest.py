@@ -1,0 +1,103 @@
+"""The manifest, written last: a reader trusts only what it lists. And the list of what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from align.schemas.errors import AlignError, Fault
+from align.schemas.features import SCHEMA_VERSION
+from align.transforms.write.commit import Store, publish, publish_json, strict_json
+from align.transforms.write.shard import ShardFile, ShardReport, fault_order
+
+MANIFEST = "manifest.json"
+FAILURES = "failures.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the planned windows. Checks that none was lost.
+
+    Attributes:
+        recordings: how many the source offered after selection.
+        windows_skipped: reason code -> windows left out by a rule.
+        failed: windows lost to a fault.
+
+    Raises:
+        AlignError: ``lost_windows``, planned is not written + skipped + failed.
+    """
+
+    recordings: int
+    windows_planned: int
+    windows_written: int
+    windows_skipped: Mapping[str, int]
+    failed: int
+
+    def __post_init__(self) -> None:
+        accounted = self.windows_written + sum(self.windows_skipped.values()) + self.failed
+        if accounted != self.windows_planned:
+            detail = (
+                f"{self.windows_planned} windows were planned, but {self.windows_written} written + "
+                f"{dict(self.windows_skipped)} skipped + {self.failed} failed make {accounted}: "
+                "this is a defect; nothing was committed"
+            )
+            raise AlignError("lost_windows", detail, stage="commit")
+
+
+def count(
+    recordings: int, windows_planned: int, reports: Iterable[ShardReport], faults: Iterable[Fault]
+) -> Counts:
+    """Account for every planned window.
+
+    Args:
+        recordings: how many were offered.
+        windows_planned: how many the plan holds, those included that a rule skipped.
+        reports: of all shards.
+        faults: all of them: those of planning and those inside ``reports``.
+
+    Raises:
+        AlignError: ``lost_windows``.
+    """
+    skipped: dict[str, int] = {}
+    failed = 0
+    for fault in faults:
+        if fault.outcome == "skipped":
+            skipped[fault.code] = skipped.get(fault.code, 0) + fault.windows
+        elif fault.outcome == "failed":
+            failed += fault.windows
+    written = sum(report.samples for report in reports)
+    return Counts(recordings, windows_planned, written, dict(sorted(skipped.items())), failed)
+
+
+def manifest(
+    *,
+    align_version: str,
+    source: str,
+    config: Mapping[str, Any],
+    config_sha256: str,
+    files: Iterable[ShardFile],
+    counts: Counts,
+) -> dict[str, Any]:
+    """The content of ``manifest.json``, shards sorted by path."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "align_version": align_version,
+        "source": source,
+        "config": dict(config),
+        "config_sha256": config_sha256,
+        "shards": [asdict(file) for file in sorted(files, key=lambda file: file.path)],
+        "counts": asdict(counts),
+    }
+
+
+def write_manifest(store: Store, content: Mapping[str, Any]) -> None:
+    """Publish the manifest. Everything it speaks of must lie there already."""
+    publish_json(store, MANIFEST, content)
+
+
+def write_failures(store: Store, faults: Iterable[Fault]) -> None:
+    """Publish ``failures.jsonl``: one strict JSON object per line, sorted by recording and start."""
+    with publish(store, FAILURES) as publication:
+        for fault in sorted(faults, key=fault_order):
+            publication.stream.write((strict_json(fault.as_dict()) + "\n").encode("ascii"))
