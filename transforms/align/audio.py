@@ -1,0 +1,158 @@
+"""Audio of one window: resampled to the target rate on the window's own grid, rounded once, encoded.
+
+Output sample k stands at ``window.start + k / rate`` exactly. The window's start rarely falls on a source
+sample, so resampling and the fractional delay are one operation: the spectrum of the window and a fixed
+margin is low-passed, turned by the delay's phase, and transformed back at the target rate. That is exact
+for band-limited sound, whereas soxr's VHQ recipe rolls off by 0.006 dB at 0.45 of the target rate when the
+ratio is not an integer (44.1 → 16 kHz), which alone is an error of -62 dB.
+
+::
+
+    track      ......|-- margin --|========= window =========|-- margin --|......
+    taper            0~~~~1111111111111111111111111111111111111111111~~~~0
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
+from math import ceil, floor, gcd
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.special import erf
+
+from align.schemas.media import AudioTrack
+from align.schemas.time import NS, TimeSpan, count_in, round_ties_up
+
+AUDIO_MARGIN_NS = 100_000_000
+"""Sound on either side of a window that its resampling looks at, wherever it was recorded."""
+
+_TAPER_SHARE = 0.25  # of the margin: its outer part fades, so that the transform sees no edge
+_PASS, _STOP = 0.45, 0.5  # of the lower rate: the transition of the low-pass
+_STEEPNESS = 4.6  # erf from -4.6 to 4.6 spans the transition: 8e-11, -200 dB, short at both ends
+
+
+@dataclass(frozen=True, slots=True)
+class WindowAudio:
+    """The sound of one window.
+
+    Attributes:
+        samples: int16 [n], n = ``count_in(window.length_ns, rate)``; 0 inside the gaps.
+        gaps: spans of the window that were not recorded, ascending, disjoint.
+        coverage: recorded share of the window, 0 to 1.
+    """
+
+    samples: NDArray[np.int16]
+    gaps: tuple[TimeSpan, ...]
+    coverage: float
+
+
+def window_audio(track: AudioTrack, window: TimeSpan, rate: int) -> WindowAudio:
+    """The window's samples: placed, band-limited, rounded once to 16 bits.
+
+    The result depends on the track within ``window ± AUDIO_MARGIN_NS`` only. Where a gap is, the
+    resampler sees silence; the filter's ringing into the gap is removed again, so a gap holds zeros.
+
+    Args:
+        track: the recording's sound around the window; what it does not hold counts as a gap.
+        window: recording clock.
+        rate: Hz of the output.
+    """
+    gaps = _gaps_in(track, window)
+    sound = resampled(track, window, rate)
+    samples = np.clip(np.rint(sound * 32768.0), -32768, 32767).astype(np.int16)
+    for gap in gaps:
+        first, last = (_grid_index(t, window, rate) for t in (gap.start_ns, gap.end_ns))
+        samples[first:last] = 0
+    missing = sum(g.length_ns for g in gaps)
+    return WindowAudio(samples, gaps, 1.0 - missing / window.length_ns if window.length_ns else 0.0)
+
+
+def resampled(track: AudioTrack, window: TimeSpan, rate: int) -> NDArray[np.float64]:
+    """The window's sound at ``rate`` Hz before rounding: float64 [``count_in(window.length_ns, rate)``].
+
+    Flat to 0.45 of the lower of the two rates, nothing from half of it on. At equal rates there is no
+    low-pass; and where the window starts on a source sample, the samples are the track's own.
+    """
+    count = count_in(window.length_ns, rate)
+    position = Fraction(window.start_ns - track.start_ns) * track.rate / NS  # of output 0, in source samples
+    if rate == track.rate and position.denominator == 1:
+        return _cut(track.samples, int(position), count).astype(np.float64)
+    margin = AUDIO_MARGIN_NS * track.rate // NS
+    first = floor(position) - margin
+    length = 2 * margin + ceil(Fraction(count * track.rate, rate)) + 1
+    block = _cut(track.samples, first, length) * _taper(length, int(margin * _TAPER_SHARE))
+    return _resample_block(block, track.rate, rate, (position - first) * rate / track.rate, count)
+
+
+def encode_flac(samples: NDArray[np.int16], rate: int) -> bytes:
+    """A mono 16-bit FLAC stream; the same samples give the same bytes."""
+    out = BytesIO()
+    soundfile.write(out, samples, rate, format="FLAC", subtype="PCM_16")
+    return out.getvalue()
+
+
+def _resample_block(
+    block: NDArray[np.float64], rate_in: int, rate_out: int, delay: Fraction, count: int
+) -> NDArray[np.float64]:
+    """``count`` samples at ``rate_out``, the first standing ``delay`` output samples into the block."""
+    grid = gcd(rate_in, rate_out)  # a block of n / grid seconds holds whole samples of both rates
+    periods = fft.next_fast_len(ceil(Fraction(len(block) * grid, rate_in)), real=True)
+    n_in, n_out = periods * rate_in // grid, periods * rate_out // grid
+    bins = np.arange(min(n_in, n_out) // 2 + 1)  # bin k is k · grid / periods Hz, in and out
+    spectrum = fft.rfft(block, n_in)[: len(bins)]
+    if rate_in != rate_out:
+        spectrum *= _low_pass(bins / min(n_in, n_out))
+    whole = floor(delay)
+    if delay != whole:
+        spectrum *= np.exp(2j * np.pi / n_out * float(delay - whole) * bins)
+    sound: NDArray[np.float64] = fft.irfft(spectrum, n_out)[whole : whole + count]
+    return sound * (n_out / n_in)
+
+
+def _low_pass(frequency: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gain at a frequency given in cycles per sample of the lower rate."""
+    middle, half = (_PASS + _STOP) / 2, (_STOP - _PASS) / 2
+    gain = 0.5 - 0.5 * erf((frequency - middle) / half * _STEEPNESS)
+    return np.asarray(np.where(frequency < _STOP, gain, 0.0), np.float64)
+
+
+def _taper(length: int, fade: int) -> NDArray[np.float64]:
+    """Ones with a raised-cosine fade at both ends."""
+    taper = np.ones(length)
+    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / fade)
+    taper[:fade], taper[length - fade :] = ramp, ramp[::-1]
+    return taper
+
+
+def _cut(samples: NDArray[np.float32], first: int, count: int) -> NDArray[np.float32]:
+    """``samples[first : first + count]``, with zeros where there are none."""
+    out = np.zeros(count, np.float32)
+    low, high = max(first, 0), min(first + count, len(samples))
+    if low < high:
+        out[low - first : high - first] = samples[low:high]
+    return out
+
+
+def _gaps_in(track: AudioTrack, window: TimeSpan) -> tuple[TimeSpan, ...]:
+    """What of the window was not recorded: the track's gaps, and what lies beyond its ends."""
+    start = round_ties_up(track.start_ns)
+    end = round_ties_up(track.start_ns + Fraction(len(track.samples) * NS, track.rate))
+    beyond = [TimeSpan(min(start, window.start_ns), start), TimeSpan(end, max(end, window.end_ns))]
+    cuts = sorted(c for g in (*track.gaps, *beyond) if (c := g.cut_to(window)) is not None and c.length_ns)
+    merged: list[TimeSpan] = []
+    for cut in cuts:
+        if merged and cut.start_ns <= merged[-1].end_ns:
+            merged[-1] = TimeSpan(merged[-1].start_ns, max(merged[-1].end_ns, cut.end_ns))
+        else:
+            merged.append(cut)
+    return tuple(merged)
+
+
+def _grid_index(time_ns: int, window: TimeSpan, rate: int) -> int:
+    """The first output sample at or after an instant."""
+    return ceil(Fraction((time_ns - window.start_ns) * rate, NS))
