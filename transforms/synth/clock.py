@@ -42,7 +42,7 @@ def joints_ns(options: SynthOptions) -> tuple[int, ...]:
 
 
 def imu_clock(options: SynthOptions) -> ClockMap:
-    """From the written IMU times to the recording clock; one piece, and one more for each joint with a leap."""
+    """From the written IMU times to the recording clock: one piece, one more for each leap."""
     pieces = [ClockPiece(0, seconds_to_ns(float(options.imu_offset_s)), options.imu_drift_ppm)]
     for joint, leap_s in zip(joints_ns(options), options.imu_jumps_s, strict=False):
         if leap_s > 0:

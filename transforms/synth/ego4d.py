@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from bisect import bisect_left
+from itertools import pairwise
 from typing import Any
 
 from align.schemas.time import NS
@@ -95,7 +96,7 @@ def _video(options: SynthOptions, recording: RecordingTruth, found: MeasuredFile
 
 
 def _components(recording: RecordingTruth, whole: dict[str, Any]) -> list[dict[str, Any]]:
-    """The camera files that were joined. The media of each is not kept, so their start and length are null."""
+    """The camera files that were joined; their media is not kept, so its start and length are null."""
     bounds = [recording.frame_times_ns[0], *recording.joints_ns, recording.end_ns]
     nulls = {"video_start_sec": None, "video_duration_sec": None} if len(bounds) > 2 else {}
     return [
@@ -110,7 +111,7 @@ def _components(recording: RecordingTruth, whole: dict[str, Any]) -> list[dict[s
             "canonical_video_end_frame": bisect_left(recording.frame_times_ns, end) - 1,
             "video_metadata": whole | nulls,
         }
-        for k, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for k, (start, end) in enumerate(pairwise(bounds))
     ]
 
 

@@ -42,6 +42,7 @@ def synthesize(
 
     Args:
         folder: made if it is not there.
+        options: what to write.
         force: replace an earlier output of this function.
         progress: told (frames done, frames in all) now and then.
 
@@ -77,13 +78,17 @@ def _clear(folder: Path, *, force: bool) -> None:
     if not held:
         return
     if not force:
-        raise UsageError(f"{folder} is not empty: name a new folder, or add --force to replace synthetic recordings")
+        raise UsageError(
+            f"{folder} is not empty: name a new folder, or add --force to replace synthetic recordings"
+        )
     try:
         read_truth(folder)
     except (OSError, ValueError, KeyError, TypeError):
         held.add("")
     if not held <= {"v2", FILE}:
-        raise UsageError(f"{folder} holds other things than synthetic recordings: --force will not delete them")
+        raise UsageError(
+            f"{folder} holds other things than synthetic recordings: --force will not delete them"
+        )
     (folder / FILE).unlink()
     shutil.rmtree(folder / "v2", ignore_errors=True)
 
@@ -96,7 +101,9 @@ def _recording(
     plan = media.timing(options, generator(options, index, 5))
     rows = imu_rows(options, index, plan.frame_times_ns[0], plan.end_ns)
     if index in options.no_imu:
-        rows = Rows(*(values[:0] for values in (rows.true_ns, rows.written_ns, rows.component, rows.component_ns)))
+        rows = Rows(
+            *(values[:0] for values in (rows.true_ns, rows.written_ns, rows.component, rows.component_ns))
+        )
     else:
         values = sensors.inertial(rows.true_ns, options, index, story, camera)
         _write_imu(v2 / "imu" / f"{uid}.csv", rows, values)

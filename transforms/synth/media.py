@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import IO, Any, cast
 
 import av
 import ffmpeg
@@ -88,11 +89,18 @@ def _kept(options: SynthOptions, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def encode(
-    path: Path, options: SynthOptions, plan: Timing, pictures: Iterable[NDArray[np.uint8]], sound: Iterable[Timed]
+    path: Path,
+    options: SynthOptions,
+    plan: Timing,
+    pictures: Iterable[NDArray[np.uint8]],
+    sound: Iterable[Timed],
 ) -> None:
     """Write an MP4.
 
     Args:
+        path: of the file, which is overwritten.
+        options: codec, rates and gaps.
+        plan: when each frame is shown.
         pictures: uint8 [height · 3 / 2, width], planar YUV 4:2:0, one for each of ``plan.ticks``.
         sound: blocks made by :func:`block`, ascending; empty for a file without sound.
 
@@ -101,7 +109,9 @@ def encode(
     """
     blocks = iter(sound)
     first = next(blocks, None)
-    queue = heapq.merge(_frames(plan, pictures), *([] if first is None else [_chain(first, blocks)]), key=_when)
+    queue = heapq.merge(
+        _frames(plan, pictures), *([] if first is None else [_chain(first, blocks)]), key=_when
+    )
     with tempfile.TemporaryFile() as log:
         command = _command(path, options, plan, with_audio=first is not None)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
@@ -146,15 +156,19 @@ def _frames(plan: Timing, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[Tim
 
 
 def _send(
-    process: subprocess.Popen[bytes], options: SynthOptions, plan: Timing, queue: Iterable[Timed], *, with_audio: bool
+    process: subprocess.Popen[bytes],
+    options: SynthOptions,
+    plan: Timing,
+    queue: Iterable[Timed],
+    *,
+    with_audio: bool,
 ) -> None:
-    pipe = process.stdin
-    assert pipe is not None
+    pipe = cast(IO[bytes], process.stdin)
     with pipe, av.open(pipe, "w", format="nut") as nut:
         video = nut.add_stream("rawvideo", rate=options.fps)
         video.width, video.height, video.pix_fmt = options.width, options.height, "yuv420p"
         video.time_base = video.codec_context.time_base = plan.time_base
-        streams = [video]
+        streams: list[Any] = [video]
         if with_audio:
             streams.append(nut.add_stream("pcm_s16le", rate=options.audio_rate, layout="mono"))
         for _, which, frame in queue:
@@ -194,7 +208,14 @@ def _command(path: Path, options: SynthOptions, plan: Timing, *, with_audio: boo
 
 _CODECS: dict[str, dict[str, object]] = {
     "h264": {"vcodec": "libx264", "preset": "veryfast", "crf": 23},
-    "vp9": {"vcodec": "libvpx-vp9", "deadline": "realtime", "cpu-used": 8, "crf": 33, "b:v": 0, "lag-in-frames": 0},
+    "vp9": {
+        "vcodec": "libvpx-vp9",
+        "deadline": "realtime",
+        "cpu-used": 8,
+        "crf": 33,
+        "b:v": 0,
+        "lag-in-frames": 0,
+    },
 }
 
 
@@ -255,8 +276,9 @@ def check(path: Path, plan: Timing, found: MeasuredFile) -> None:
     meant, measured = plan.frame_times_ns, found.video.times_ns()
     worst = max((abs(a - b) for a, b in zip(meant, measured, strict=False)), default=0)
     if len(meant) != len(measured) or worst > NS // 1000:
-        detail = f"{path.name} holds {len(measured)} frames for {len(meant)}, the worst {worst / 1e6:.3f} ms off its time"
-        raise AlignError("untrue_timestamps", f"{detail}: this ffmpeg cannot write these options", stage="write")
+        counts = f"{len(measured)} frames instead of {len(meant)}, the worst {worst / 1e6:.3f} ms off"
+        detail = f"{path.name} holds {counts}: this ffmpeg cannot write these options"
+        raise AlignError("untrue_timestamps", detail, stage="write")
 
 
 def audio_gaps(found: Measured, rate: int) -> tuple[tuple[int, int], ...]:

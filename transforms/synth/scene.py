@@ -1,7 +1,8 @@
 """What the camera sees: the inside of a textured cube, through a pinhole, at one instant.
 
 The camera only turns, so each wall of the cube maps to the picture by one homography, ``K Rᵀ``: exact for
-any distance, and cheap. Ceiling and floor differ in brightness, so the picture shows which way is down.
+any distance, and cheap. The walls darken from the ceiling to the floor, so the picture shows which way is
+down.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ FIELD_OF_VIEW = math.radians(70)
 WHITE, BLACK, GREY = 235, 16, 128
 _PAD = 3  # texels beyond a wall's edge, so that neighbouring walls leave no crack between them
 _TEXTURE_SIDE_MAX = 1536
+_SHADE = 30  # luma that the walls lose from their middle to the floor
 
 # Per wall: right, down and outward normal in world axes, and mean luma.
 _WALLS = (
@@ -31,8 +33,8 @@ _WALLS = (
     ((-1, 0, 0), (0, 1, 0), (0, 0, -1), 104),
     ((0, 0, -1), (0, 1, 0), (1, 0, 0), 122),
     ((0, 0, 1), (0, 1, 0), (-1, 0, 0), 96),
-    ((1, 0, 0), (0, 0, 1), (0, -1, 0), 162),
-    ((1, 0, 0), (0, 0, -1), (0, 1, 0), 64),
+    ((1, 0, 0), (0, 0, 1), (0, -1, 0), 155),
+    ((1, 0, 0), (0, 0, -1), (0, 1, 0), 70),
 )
 
 
@@ -86,9 +88,10 @@ class Scene:
             )
         frame[: self.height] = cv2.transform(layers, np.array([[1 - pace, pace]]))
         blue, red = frame[self.height :].reshape(2, self.height // 2, self.width // 2)
-        # Four fifths of the colour circle, so that both ends of the latent stay apart.
-        blue[:] = round(GREY + 45 * math.cos(1.6 * math.pi * hue))
-        red[:] = round(GREY + 45 * math.sin(1.6 * math.pi * hue))
+        # From red over yellow, green and turquoise to blue: not the whole circle, so the ends stay apart.
+        tint = math.radians(70 + 324 * hue)
+        blue[:] = round(GREY + 45 * math.cos(tint))
+        red[:] = round(GREY + 45 * math.sin(tint))
         if self.disc is not None:
             self._paste(frame[: self.height], self.disc, seconds)
         return frame
@@ -130,9 +133,11 @@ def build(options: SynthOptions, index: int) -> Scene:
     side = min(round(2 * camera[0, 0]), _TEXTURE_SIDE_MAX) + 2 * _PAD
     cell = side / 150  # the fine texture's grain: some 4 pixels at 640 x 360
     walls = np.empty((len(_WALLS), side, side, 2), np.uint8)
-    for wall, (*_, level) in zip(walls, _WALLS, strict=True):
-        wall[:, :, 0] = level + 38 * np.tanh(_noise(rng, side, 5 * cell) + 0.4 * _noise(rng, side, 2 * cell))
-        wall[:, :, 1] = level + 38 * np.tanh(_noise(rng, side, cell) + 0.4 * _noise(rng, side, 3 * cell))
+    fall = np.linspace(_SHADE, -_SHADE, side, dtype=np.float32)[:, None]
+    for wall, (_, down, _, mean) in zip(walls, _WALLS, strict=True):
+        level = mean + fall * down[1]
+        wall[:, :, 0] = level + 36 * np.tanh(_noise(rng, side, 5 * cell) + 0.4 * _noise(rng, side, 2 * cell))
+        wall[:, :, 1] = level + 36 * np.tanh(_noise(rng, side, cell) + 0.4 * _noise(rng, side, 3 * cell))
     orbit = np.stack([rng.uniform(0.1, 0.25, 2), rng.uniform(0, 2 * math.pi, 2)], axis=1)
     disc = _disc(rng, round(0.5 * options.height)) if options.foreground else None
     return Scene(options.width, options.height, camera, walls, disc, orbit)
@@ -149,4 +154,4 @@ def _disc(rng: np.random.Generator, size: int) -> Bytes:
     texture = np.clip(120 + 45 * np.tanh(1.5 * _noise(rng, size, size / 12)), 40, 200).astype(np.uint8)
     mask = np.zeros((size, size), np.uint8)
     cv2.circle(mask, (size // 2, size // 2), size // 2 - 1, 1, -1)
-    return texture * mask
+    return np.asarray(texture * mask, np.uint8)

@@ -37,11 +37,17 @@ def click(since_s: Floats) -> Floats:
     return pulse
 
 
-def inertial(times_ns: NDArray[np.int64], options: SynthOptions, index: int, story: Story, motion: Motion) -> Floats:
+def inertial(
+    times_ns: NDArray[np.int64], options: SynthOptions, index: int, story: Story, motion: Motion
+) -> Floats:
     """Gyroscope and accelerometer rows.
 
     Args:
-        times_ns: int64 [n], true instants on the recording clock.
+        times_ns: int64 [n], true instants on the recording clock, ascending.
+        options: axes, bias and noise.
+        index: of the recording, for its noise.
+        story: gives the taps.
+        motion: what the camera does.
 
     Returns:
         float64 [n, 6]: gyro (rad/s), then accelerometer (m/s², specific force: -gravity at rest), on the
@@ -64,7 +70,8 @@ def inertial(times_ns: NDArray[np.int64], options: SynthOptions, index: int, sto
 
 def _on_axes(values: Floats, axes: str) -> Floats:
     order = ["XYZ".index(a.upper()) for a in axes]
-    return values[:, order] * np.array([1.0 if a.isupper() else -1.0 for a in axes])
+    signs = np.array([1.0 if a.isupper() else -1.0 for a in axes])
+    return np.asarray(values[:, order] * signs, np.float64)
 
 
 def _near(times_ns: NDArray[np.int64], event_ns: int, sigma_s: float) -> slice:
@@ -89,7 +96,7 @@ class Sound:
     clicks_ns: tuple[int, ...]
 
     def at(self, times_ns: NDArray[np.int64]) -> NDArray[np.int16]:
-        """Samples at ascending instants, int16 [n], mono; the tone stays below 2 kHz, the clicks above 1.5."""
+        """Samples at ascending instants, int16 [n], mono: a tone below 2 kHz, clicks around 4 kHz."""
         seconds = times_ns / NS
         phase = self.pitch(seconds)
         loudness = 0.12 * (1 + 0.7 * np.sin(self.tremolo(seconds)))

@@ -16,6 +16,7 @@ They are piecewise quintic, twice continuously differentiable, and so have exact
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,8 @@ ACTIVITIES = (
     "walks through the red hall",
     "searches the yellow workshop",
     "sweeps the green yard",
-    "carries boxes across the blue store",
-    "looks around the violet gallery",
+    "carries boxes across the turquoise store",
+    "looks around the blue gallery",
 )
 PACES = ("slowly", "steadily", "quickly")
 _PAD_S = 1.0
@@ -82,7 +83,7 @@ def affine(poly: PPoly, scale: float, offset: float) -> PPoly:
 
 
 def smooth(knots: NDArray[np.float64], values: NDArray[np.float64]) -> PPoly:
-    """The C² curve through ``values`` that never leaves the range of neighbouring values: quintic smoothsteps."""
+    """The C² curve through ``values`` that never leaves the range of its neighbours: quintic smoothsteps."""
     flat = np.stack([values, np.zeros_like(values), np.zeros_like(values)], axis=1)
     return PPoly.from_bernstein_basis(BPoly.from_derivatives(knots, flat))
 
@@ -90,9 +91,11 @@ def smooth(knots: NDArray[np.float64], values: NDArray[np.float64]) -> PPoly:
 def tell(options: SynthOptions, index: int) -> Story:
     """The story of recording ``index``."""
     rng = generator(options, index, 0)
-    bounds = _boundaries(rng, min(options.video_start_s, options.audio_start_s) - _PAD_S, options.end_s + _PAD_S)
+    bounds = _boundaries(
+        rng, min(options.video_start_s, options.audio_start_s) - _PAD_S, options.end_s + _PAD_S
+    )
     activities = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         kind = int(rng.integers(len(ACTIVITIES)))
         hue = (kind + 0.5 + rng.uniform(-0.45, 0.45, 2)) / len(ACTIVITIES)
         pace = np.clip(rng.uniform(0, 1) + rng.uniform(-0.1, 0.1, 2), 0, 1)
