@@ -1,1 +1,61 @@
-"""Time-aligned, image-paired windows from raw egocentric recordings."""
+"""Time-aligned, image-paired windows from raw egocentric recordings.
+
+    import align
+
+    result = align.run(align.RunConfig(source="ego4d", input="ego4d_data", output="out"))
+
+As a part of a pipeline of your own: ``recordings | align.AlignRecordings(config)``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from align.pipeline.config import RunConfig
+    from align.pipeline.graph import AlignRecordings
+    from align.pipeline.run import plan, run
+    from align.schemas.errors import AlignError, UsageError
+    from align.schemas.options import AlignOptions
+    from align.schemas.recording import Narration, Recording, Stream
+    from align.schemas.time import ClockMap, ClockPiece, TimeSpan
+
+# Imported when first used: Beam alone takes more than a second.
+_HOMES = {
+    "AlignError": "align.schemas.errors",
+    "AlignOptions": "align.schemas.options",
+    "AlignRecordings": "align.pipeline.graph",
+    "ClockMap": "align.schemas.time",
+    "ClockPiece": "align.schemas.time",
+    "Narration": "align.schemas.recording",
+    "Recording": "align.schemas.recording",
+    "RunConfig": "align.pipeline.config",
+    "Stream": "align.schemas.recording",
+    "TimeSpan": "align.schemas.time",
+    "UsageError": "align.schemas.errors",
+    "plan": "align.pipeline.run",
+    "run": "align.pipeline.run",
+}
+
+__all__ = [
+    "AlignError",
+    "AlignOptions",
+    "AlignRecordings",
+    "ClockMap",
+    "ClockPiece",
+    "Narration",
+    "Recording",
+    "RunConfig",
+    "Stream",
+    "TimeSpan",
+    "UsageError",
+    "plan",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'align' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -22,6 +22,7 @@ class ImuRange:
         accl_scale: factor to m/s².
         gyro_rate_hz: measured over the whole table; 0.0 where it cannot be.
         accl_rate_hz: measured over the whole table; 0.0 where it cannot be.
+        span: from the first to the last usable row of the whole table, stream clock.
         missing: why there is no usable IMU (a ``Reason`` value), or None.
         detail: the same in words.
     """
@@ -34,6 +35,7 @@ class ImuRange:
     accl_scale: float = 1.0
     gyro_rate_hz: float = 0.0
     accl_rate_hz: float = 0.0
+    span: TimeSpan | None = None
     missing: str | None = None
     detail: str = ""
 

@@ -1,0 +1,153 @@
+"""The command ``align``. Each command is thin: options, one library call, what to look at next.
+
+Heavy imports stand inside the commands, so that ``align --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from align.pipeline.cli_options import config_from, run_options
+from align.schemas.errors import AlignError, UsageError
+
+# Beam reads this once, at import: without its cloud extras it would warn about them on every start.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+class _LazyGroup(click.Group):
+    """Commands that live in modules of their own are imported when they are asked for."""
+
+    elsewhere = {"synth": "align.pipeline.synth_command", "sync": "align.pipeline.sync_command"}  # noqa: RUF012
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["run", "plan", "synth", "inspect", "verify", "stats", "sync", "clean", "completion"]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in self.elsewhere:
+            from importlib import import_module
+
+            command: click.Command = getattr(import_module(self.elsewhere[name]), name)
+            return command
+        return super().get_command(ctx, name)
+
+
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="multimodal-align", prog_name="align")
+@click.option("--debug", is_flag=True, help="Show tracebacks; works after any command.")
+def align(debug: bool) -> None:
+    r"""Raw egocentric recordings in, time-aligned, image-paired windows out.
+
+    \b
+    Try it on made-up recordings:
+      align synth demo/in
+      align run --source ego4d --input demo/in --output demo/out
+      align verify demo/out
+
+    Exit codes: 0 done; 1 the run or check failed; 2 wrong usage; 3 too many windows failed.
+    """
+
+
+@align.command(context_settings={"ignore_unknown_options": True})
+@run_options
+@click.option("--output", metavar="DIR", help="Empty or new folder (or gs://, s3://) for the data set.")
+@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]")
+def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None:
+    r"""Turn recordings into sharded, time-aligned windows.
+
+    \b
+    align run --source ego4d --input ego4d_data --output out --window 5 --format parquet,webdataset
+    align run --config run.toml --output out --resume
+
+    Options that are not listed go to Beam as they are, e.g. --runner DataflowRunner --project P
+    --region R --temp_location gs://B/tmp.
+    """
+    if not output:
+        raise UsageError("--output is missing; name an empty or new folder")
+    config = config_from(output, beam_options, **given)
+    from align.pipeline.console import finish, progress_display
+    from align.pipeline.run import run as run_pipeline
+
+    with progress_display() as show:
+        result = run_pipeline(config, show=show)
+    sys.exit(finish(result))
+
+
+@align.command()
+@run_options
+def plan(**given: Any) -> None:
+    """Show what a run would read and write; opens nothing beyond headers."""
+    config = config_from(None, **given)
+    from align.pipeline.console import print_plan
+    from align.pipeline.run import plan as plan_run
+
+    print_plan(plan_run(config))
+
+
+@align.command()
+@click.argument("path")
+def inspect(path: str) -> None:
+    """Look at a recording's streams, clocks, gaps and faults, or at a data set's manifest."""
+    from align.pipeline.console import print_inspection
+
+    print_inspection(path)
+
+
+@align.command()
+@click.argument("out")
+@click.option("--deep", is_flag=True, help="Decode every picture and sound too.")
+def verify(out: str, deep: bool) -> None:
+    """Check every shard of OUT against its checksum, count and invariants."""
+    from align.pipeline.console import print_verification
+
+    sys.exit(print_verification(out, deep=deep))
+
+
+@align.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print shell completion: add `eval "$(align completion bash)"` to your shell's start-up file."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise UsageError(f"no completion for {shell}")
+    click.echo(found(align, {}, "align", "_ALIGN_COMPLETE").source())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: one readable line for an error, a traceback only with ``--debug``."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        align.main([a for a in arguments if a != "--debug"], prog_name="align", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code, debug)
+    except AlignError as error:
+        _fail(str(error), 2 if isinstance(error, UsageError) else 1, debug)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped; run the same command with --resume to go on", 130, debug)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error} (a defect of align; --debug shows where)", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"align: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""One run, described: what is read, what a window is, what is written, and how it is carried out."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from align.schemas.errors import UsageError
+from align.schemas.options import AlignOptions
+from align.schemas.time import NS
+
+FORMATS = ("parquet", "webdataset")
+MEDIA = ("full_scale", "video_540ss", "clips")
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything ``align run`` was asked for; checks itself when it is made.
+
+    Attributes:
+        options: what a window is and what is taken from it.
+        formats: ``parquet``, ``webdataset`` or both.
+        splits: ``train=0.9,val=0.1``; fractions of the groups.
+        seed: of splits, shards and the order inside a shard.
+        shard_size: bytes a shard should not much exceed.
+        segment_s: seconds of media that are read in one go.
+        max_failures: share of the planned windows that may fail before the run counts as failed.
+        workers: processes, or 0 to choose by the size of the job.
+        runner: ``DirectRunner`` (Beam's in-process runner) or any other Beam runner.
+        beam_args: Beam options, passed through.
+        clocks: clocks.parquet with measured clock corrections.
+        unsynced: what becomes of IMU without a verified clock: ``keep``, ``drop`` or ``null``.
+        trust_metadata: plan from the metadata's spans without opening any media.
+    """
+
+    source: str
+    input: str
+    output: str = ""
+    options: AlignOptions = field(default_factory=AlignOptions)
+    formats: tuple[str, ...] = ("parquet",)
+    media: str = "full_scale"
+    recordings: tuple[str, ...] = ()
+    limit: int | None = None
+    scenarios: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    splits: str = "train=1"
+    seed: int = 0
+    shard_size: int = 512 * 10**6
+    segment_s: float = 300.0
+    max_failures: float = 0.01
+    resume: bool = False
+    workers: int = 0
+    runner: str = "DirectRunner"
+    beam_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known_or_usage("--format", self.formats, FORMATS)
+        known_or_usage("--media", (self.media,), MEDIA)
+        checks = [
+            (bool(self.formats), f"--format needs at least one of {', '.join(FORMATS)}"),
+            (self.limit is None or self.limit > 0, "--limit must be at least 1"),
+            (self.shard_size >= 10**5, "--shard-size must be at least 100KB"),
+            (self.segment_s >= 1, "--segment must be at least 1 second"),
+            (0 <= self.max_failures <= 1, "--max-failures must be between 0 and 1 (0.01 is 1 %)"),
+            (self.workers >= 0, "--workers must be a positive number, or auto"),
+        ]
+        for good, detail in checks:
+            if not good:
+                raise UsageError(detail)
+
+    def sample_config(self) -> dict[str, Any]:
+        """What the bytes of a sample depend on beside its recording: nothing of shards, workers or places."""
+        return {"source": self.source, "media": self.media, **self.options.as_dict()}
+
+    @property
+    def sample_sha256(self) -> str:
+        """Names the sample configuration: the ``config_sha256`` of manifest and provenance."""
+        return digest(self.sample_config())
+
+    def as_manifest(self) -> dict[str, Any]:
+        """The configuration as the manifest shows it: no paths, nothing of how the run was carried out."""
+        return {
+            **self.sample_config(),
+            "formats": list(self.formats),
+            "splits": self.splits,
+            "seed": self.seed,
+            "shard_size": self.shard_size,
+            "segment_s": self.segment_s,
+            "recordings": list(self.recordings),
+            "limit": self.limit,
+            "scenarios": list(self.scenarios),
+            "exclude": list(self.exclude),
+        }
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a JSON value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def known_or_usage(what: str, values: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse values that are not known, with the nearest known one.
+
+    Raises:
+        UsageError: names the value, the known ones, and the likely one.
+    """
+    known = tuple(known)
+    for value in values:
+        if value not in known:
+            near = difflib.get_close_matches(value, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{what}: {value!r} is not known (known: {', '.join(known)}){hint}")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``512MB``, ``1GiB``, ``100000``.
+
+    Raises:
+        UsageError: the text is not a size.
+    """
+    number = text.strip().upper().rstrip("KMGIB")
+    unit = text.strip().upper()[len(number) :]
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise UsageError(f"--shard-size: {text!r} is not a size; write e.g. 512MB") from None
+
+
+def parse_seconds(what: str, text: str) -> int:
+    """Nanoseconds of a decimal number of seconds, exact.
+
+    Raises:
+        UsageError: not a number, or finer than a nanosecond.
+    """
+    try:
+        ns = Fraction(str(text)) * NS
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{what}: {text!r} is not a number of seconds") from None
+    if ns.denominator != 1:
+        raise UsageError(f"{what}: {text} s is not a whole number of nanoseconds")
+    return int(ns)
+
+
+def load_toml(path: str | os.PathLike[str], known: Iterable[str]) -> dict[str, Any]:
+    """Option values from a TOML file whose keys are the names of the command's options.
+
+    Raises:
+        UsageError: unreadable, not TOML, or a key that is no option.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: {error}") from None
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    known_or_usage(f"--config {path}", values, known)
+    return {key: _as_option(value) for key, value in values.items()}
+
+
+def _as_option(value: object) -> object:
+    if isinstance(value, list):
+        return ",".join(str(v) for v in value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{k}={v}" for k, v in value.items())
+    return value

@@ -1,0 +1,134 @@
+"""The Beam graph, on one screen.
+
+Only references travel through the shuffle: a segment says what to read, a shard's worker reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import typehints
+
+from align.pipeline.config import RunConfig
+from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
+from align.pipeline.progress import Heartbeat
+from align.pipeline.shards import SplitTotals, commit_run, write_one_shard
+from align.schemas.errors import Fault
+from align.schemas.plan import Segment
+from align.schemas.recording import Recording
+from align.transforms.plan.segments import shard_of
+from align.transforms.write.shard import ShardReport
+
+ShardKey = tuple[str, int, int]
+"""Split, index of the shard, number of shards of the split."""
+
+
+@dataclass
+class AlignRecordings(beam.PTransform):  # type: ignore[misc]
+    """Recordings in (a PCollection of ``Recording | Fault``), one committed data set out.
+
+    Gives a PCollection with one element: the manifest.
+    """
+
+    config: RunConfig
+    heartbeats: str | None = None
+
+    def expand(self, recordings: beam.PCollection) -> beam.PCollection:
+        """List → plan → key by shard → write → commit."""
+        config = self.config
+        plans = (
+            recordings
+            | "Spread recordings" >> beam.Reshuffle()
+            | "Plan" >> beam.ParDo(PlanRecordings(config, self.heartbeats))
+        )
+        segments = plans | "Segments" >> beam.FlatMap(lambda plan: plan.segments)
+        totals = segments | "Measure splits" >> beam.CombineGlobally(SumTotals())
+        reports = (
+            segments
+            | "Key by shard" >> beam.Map(key_by_shard, config, beam.pvalue.AsSingleton(totals))
+            | "Group" >> beam.GroupByKey()
+            | "Write shards" >> beam.ParDo(WriteShards(config, self.heartbeats))
+        )
+        losses = plans | "Losses" >> beam.Map(lambda plan: (plan.offered, plan.windows, plan.faults))
+        return (
+            recordings.pipeline
+            | "Once" >> beam.Create([config])
+            | "Commit" >> beam.Map(commit_run, beam.pvalue.AsList(reports), beam.pvalue.AsList(losses))
+        )
+
+
+@typehints.with_output_types(RecordingPlan)
+class PlanRecordings(beam.DoFn):  # type: ignore[misc]
+    """Probe, plan and survey each recording."""
+
+    def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
+        self.config, self.heartbeats = config, heartbeats
+
+    def setup(self) -> None:
+        self.heartbeat = Heartbeat(self.heartbeats)
+
+    def process(self, item: Recording | Fault) -> Iterator[RecordingPlan]:
+        if isinstance(item, Fault):
+            plan = RecordingPlan(item.recording_id, item.windows, (), (item,), offered=False)
+        else:
+            plan = plan_recording(item, self.config)
+        lost = sum(f.windows for f in plan.faults)
+        self.heartbeat.add(recordings=1, planned=plan.windows, lost=lost)
+        yield plan
+
+    def finish_bundle(self) -> None:
+        self.heartbeat.flush()
+
+
+class SumTotals(beam.CombineFn):  # type: ignore[misc]
+    """How much each split holds, from which follows how many shards it gets."""
+
+    def create_accumulator(self) -> SplitTotals:
+        return SplitTotals()
+
+    def add_input(self, totals: SplitTotals, segment: Segment) -> SplitTotals:
+        return totals.plus(segment)
+
+    def merge_accumulators(self, several: Iterable[SplitTotals]) -> SplitTotals:
+        return SplitTotals.merged(several)
+
+    def extract_output(self, totals: SplitTotals) -> SplitTotals:
+        return totals
+
+
+@typehints.with_output_types(tuple[ShardKey, Any])
+def key_by_shard(segment: Segment, config: RunConfig, totals: SplitTotals) -> tuple[ShardKey, Segment]:
+    """Hash each segment to a shard, so that a shard mixes segments of many recordings."""
+    shards = totals.shards(segment.split, config.shard_size)
+    return (segment.split, shard_of(segment.key, config.seed, shards), shards), segment
+
+
+@typehints.with_output_types(ShardReport)
+class WriteShards(beam.DoFn):  # type: ignore[misc]
+    """Read, align and write the segments of one shard."""
+
+    def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
+        self.config, self.heartbeats = config, heartbeats
+
+    def setup(self) -> None:
+        self.heartbeat = Heartbeat(self.heartbeats)
+
+    def process(self, keyed: tuple[ShardKey, Iterable[Segment]]) -> Iterator[ShardReport]:
+        key, segments = keyed
+        yield write_one_shard(key, segments, self.config, self.heartbeat)
+
+    def finish_bundle(self) -> None:
+        self.heartbeat.flush()
+
+
+def build(pipeline: beam.Pipeline, config: RunConfig, heartbeats: str | None = None) -> beam.PCollection:
+    """The whole job: listing happens on a worker, so the launcher holds nothing of the data set."""
+    recordings = (
+        pipeline
+        | "Source" >> beam.Create([config])
+        | "List recordings" >> beam.FlatMap(list_recordings).with_output_types(Any)
+    )
+    return recordings | "Align" >> AlignRecordings(config, heartbeats)

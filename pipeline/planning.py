@@ -1,0 +1,122 @@
+"""From one recording's metadata to its segments: probes the header, plans windows, surveys the IMU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from align.pipeline.config import RunConfig
+from align.pipeline.sources import SourceOptions, find_source
+from align.pipeline.storage import opener_for
+from align.schemas.errors import AlignError, Fault, Reason
+from align.schemas.media import MediaInfo, VideoInfo
+from align.schemas.plan import ImuRange, Segment
+from align.schemas.recording import Recording
+from align.schemas.time import TimeSpan, seconds_to_ns
+from align.transforms.align.imu import IMU_MARGIN_NS
+from align.transforms.plan.segments import plan_segments
+from align.transforms.plan.splits import parse_splits, split_of
+from align.transforms.plan.windows import plan_windows
+from align.transforms.read.imu_csv import ImuSurvey, imu_range, survey_imu
+from align.transforms.read.probe import probe_media
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingPlan:
+    """What one recording contributes: ``windows`` planned = in segments + in faults.
+
+    ``offered`` is False for a fault of the source that belongs to no usable recording.
+    """
+
+    recording_id: str
+    windows: int
+    segments: tuple[Segment, ...]
+    faults: tuple[Fault, ...]
+    offered: bool = True
+
+
+def source_options(config: RunConfig) -> SourceOptions:
+    """The part of the configuration that selects recordings."""
+    return SourceOptions(
+        input=config.input,
+        media=config.media,
+        recordings=config.recordings,
+        limit=config.limit,
+        scenarios=config.scenarios,
+        exclude=config.exclude,
+    )
+
+
+def list_recordings(config: RunConfig) -> Iterator[Recording | Fault]:
+    """What the source knows, from metadata alone."""
+    return find_source(config.source)(source_options(config))
+
+
+def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = True) -> RecordingPlan:
+    """Plan one recording; a recording that cannot be read is a fault that accounts for its windows.
+
+    Args:
+        recording: from the source.
+        config: the run.
+        survey: read through the IMU table to learn its units, rates and where its rows lie.
+    """
+    try:
+        stream = recording.video
+        media = probe_media(stream.uri, video_index=stream.index, opener=opener_for(stream.uri))
+        video = _check_video(recording, media, config)
+    except AlignError as error:
+        return _unreadable(recording, config, error)
+    plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
+    faults = [
+        Fault(recording.recording_id, start, "plan", code, detail, "skipped")
+        for start, code, detail in plan.skipped
+    ]
+    split = split_of(recording.group_id, parse_splits(config.splits), config.seed)
+    span_ns = seconds_to_ns(config.segment_s)
+    segments = plan_segments(recording, media, plan, config.options, split=split, segment_span_ns=span_ns)
+    if survey and recording.imu is not None and plan.starts_ns:
+        imu, notes = _survey(recording)
+        faults += notes
+        segments = (replace(s, imu=_rows_of(s, imu)) for s in segments)
+    return RecordingPlan(recording.recording_id, plan.planned, tuple(segments), tuple(faults))
+
+
+def _check_video(recording: Recording, media: MediaInfo, config: RunConfig) -> VideoInfo:
+    name, video = recording.video.name, media.video
+    if video is None:
+        raise AlignError("no_video", f"{name} holds no video stream; check the file", stage="probe")
+    if video.width * video.height > config.options.max_pixels:
+        detail = f"{name} is {video.width} x {video.height} pixels; raise --max-pixels to decode it"
+        raise AlignError("too_many_pixels", detail, stage="probe")
+    return video
+
+
+def _unreadable(recording: Recording, config: RunConfig, error: AlignError) -> RecordingPlan:
+    span = recording.span
+    windows = plan_windows(recording, span, (), config.options).planned if span else 0
+    fault = Fault(recording.recording_id, None, error.stage, error.code, error.detail, "failed", windows)
+    return RecordingPlan(recording.recording_id, windows, (), (fault,))
+
+
+def _survey(recording: Recording) -> tuple[ImuSurvey | ImuRange, list[Fault]]:
+    assert recording.imu is not None
+    try:
+        found = survey_imu(recording.imu.uri, opener=opener_for(recording.imu.uri))
+    except AlignError as error:
+        fault = Fault(recording.recording_id, None, "probe", error.code, error.detail, "noted", 0)
+        return ImuRange(missing=Reason.INVALID, detail=error.detail), [fault]
+    notes = [
+        Fault(recording.recording_id, None, "probe", code, detail, "noted", 0) for code, detail in found.notes
+    ]
+    return found, notes
+
+
+def _rows_of(segment: Segment, imu: ImuSurvey | ImuRange) -> ImuRange:
+    if isinstance(imu, ImuRange):
+        return imu
+    stream = segment.recording.imu
+    assert stream is not None
+    first, last = segment.starts_ns[0], segment.starts_ns[-1] + segment.window_ns
+    reach = TimeSpan(first, last).widened(IMU_MARGIN_NS)
+    clock = stream.clock
+    return imu_range(imu, TimeSpan(clock.to_stream(reach.start_ns), clock.to_stream(reach.end_ns)))

@@ -1,0 +1,77 @@
+"""Live progress across processes: workers leave small heartbeat files, the launcher adds them up.
+
+A Beam run blocks its launcher and reports metrics only at its end, so progress travels beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+_EVERY_S = 0.25
+
+
+class Heartbeat:
+    """Counts of one worker process, written to a file at most four times a second."""
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._counts: Counter[str] = Counter()
+        self._written = 0.0
+
+    def add(self, **counts: int) -> None:
+        """Add to the counts, e.g. ``add(written=1)``."""
+        self._counts.update(counts)
+        if self._folder and time.monotonic() - self._written > _EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the counts now."""
+        if not self._folder:
+            return
+        self._written = time.monotonic()
+        path = Path(self._folder) / f"{os.getpid()}-{id(self)}"
+        try:
+            path.with_suffix(".tmp").write_text(json.dumps(self._counts))
+            path.with_suffix(".tmp").replace(path)
+        except OSError:
+            self._folder = None  # the launcher has gone: progress has no reader
+
+
+def total(folder: str) -> Counter[str]:
+    """The sum of all heartbeats in a folder."""
+    counts: Counter[str] = Counter()
+    for path in Path(folder).iterdir():
+        if path.suffix != ".tmp":
+            try:
+                counts.update(json.loads(path.read_text()))
+            except (OSError, ValueError):
+                continue  # replaced or removed under our eyes: the next look finds it
+    return counts
+
+
+@contextmanager
+def watch(show: Callable[[Counter[str]], None]) -> Iterator[str]:
+    """Give workers a folder for heartbeats and call ``show`` with their sum until the block ends."""
+    with TemporaryDirectory(prefix="align-progress-") as folder:
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.wait(2 * _EVERY_S):
+                show(total(folder))
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield folder
+        finally:
+            done.set()
+            thread.join()
+            show(total(folder))

@@ -1,0 +1,73 @@
+"""Which Beam runner carries a run out, and with which of Beam's own options."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import Any
+
+from apache_beam.options import pipeline_options as beam_options
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from align.pipeline.cli_options import option_names
+from align.pipeline.config import RunConfig
+from align.schemas.errors import UsageError
+
+IN_PROCESS = ("DirectRunner", "FnApiRunner", "direct")
+
+
+def choose_runner(config: RunConfig) -> Any:
+    """The runner object or name.
+
+    The in-process runner is named explicitly: left to itself, Beam 2.77's ``DirectRunner`` first tries to
+    download another runner's binary.
+    """
+    return FnApiRunner() if config.runner in IN_PROCESS else config.runner
+
+
+def pipeline_options(config: RunConfig, workers: int) -> beam_options.PipelineOptions:
+    """Beam's options for a run.
+
+    Raises:
+        UsageError: an option that neither we nor Beam know.
+    """
+    _refuse_unknown(config.beam_args)
+    arguments = list(config.beam_args)
+    if config.runner not in IN_PROCESS:
+        return beam_options.PipelineOptions([f"--runner={config.runner}", *arguments])
+    if workers > 1:
+        arguments += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    return beam_options.PipelineOptions(arguments)
+
+
+def _refuse_unknown(arguments: tuple[str, ...]) -> None:
+    parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve", allow_abbrev=False)
+    for kind in _all_subclasses(beam_options.PipelineOptions):
+        if kind.__module__ == beam_options.__name__:
+            kind._add_argparse_args(_Tolerant(parser))
+    known = [option for action in parser._actions for option in action.option_strings] + option_names()
+    try:
+        _, unknown = parser.parse_known_args(list(arguments))
+    except (SystemExit, argparse.ArgumentError) as error:
+        raise UsageError(f"Beam does not understand {' '.join(arguments)}: {error}") from None
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
+        hint = f"; did you mean {near[0]}?" if near else " (see align run --help)"
+        raise UsageError(f"no such option: {unknown[0]}{hint}")
+
+
+class _Tolerant:
+    """Adds arguments as Beam's own parser does, value providers included."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+
+    def add_value_provider_argument(self, *names: str, **kwargs: Any) -> None:
+        self._parser.add_argument(*names, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+
+def _all_subclasses(kind: type) -> list[type]:
+    return [c for sub in kind.__subclasses__() for c in (sub, *_all_subclasses(sub))]

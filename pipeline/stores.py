@@ -1,0 +1,71 @@
+"""Where outputs go: a local folder, or a bucket through Beam's file systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, cast
+
+from align.pipeline.storage import absolute, is_remote, join, open_binary
+from align.transforms.write.commit import Store, local
+
+
+def store(root: str) -> Store:
+    """The store of an output folder or bucket prefix."""
+    return cast(Store, BeamStore(root.rstrip("/"))) if is_remote(root) else local(absolute(root))
+
+
+@dataclass(frozen=True, slots=True)
+class BeamStore:
+    """A prefix of an object store. See :class:`align.transforms.write.commit.Store`."""
+
+    root: str
+
+    def create(self, path: str) -> IO[bytes]:
+        """Open for writing; the object appears when the stream is closed."""
+        from apache_beam.io.filesystem import CompressionTypes
+        from apache_beam.io.filesystems import FileSystems
+
+        kind = CompressionTypes.UNCOMPRESSED
+        return cast(IO[bytes], FileSystems.create(join(self.root, path), compression_type=kind))
+
+    def seal(self, stream: IO[bytes]) -> None:
+        """Close: an object store has what was closed without an error."""
+        stream.close()
+
+    def rename(self, source: str, target: str) -> None:
+        """Copy and delete; a repeated rename finds its work done."""
+        from apache_beam.io.filesystem import BeamIOError
+        from apache_beam.io.filesystems import FileSystems
+
+        full_source, full_target = join(self.root, source), join(self.root, target)
+        try:
+            FileSystems.rename([full_source], [full_target])
+        except BeamIOError as error:
+            if FileSystems.exists(full_source) or not FileSystems.exists(full_target):
+                raise OSError(f"cannot rename {source} to {target}: {error}") from error
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open for reading."""
+        from apache_beam.io.filesystems import FileSystems
+
+        full = join(self.root, path)
+        if not FileSystems.exists(full):
+            raise FileNotFoundError(full)
+        return open_binary(full)
+
+    def remove(self, path: str) -> None:
+        """Delete; what is not there is no error."""
+        from apache_beam.io.filesystem import BeamIOError
+        from apache_beam.io.filesystems import FileSystems
+
+        with suppress(BeamIOError):
+            FileSystems.delete([join(self.root, path)])
+
+    def names(self) -> Iterator[str]:
+        """Every object under the prefix, sorted."""
+        from apache_beam.io.filesystems import FileSystems
+
+        found = FileSystems.match([f"{self.root}/**"])[0].metadata_list
+        return iter(sorted(meta.path[len(self.root) + 1 :] for meta in found))

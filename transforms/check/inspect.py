@@ -1,0 +1,153 @@
+"""One recording at a glance: streams, clocks, gaps and faults, from its packets' own times.
+
+Nothing is decoded: timestamps, keyframes and corrupt flags stand on the packets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from statistics import median_low
+
+import av
+
+from align.schemas.errors import AlignError
+from align.schemas.time import NS, TimeSpan, ticks_to_ns
+from align.transforms.read.guard import open_media
+from align.transforms.read.imu_csv import survey_imu
+from align.transforms.read.probe import clock_offset_ns
+
+# A packet that starts later than this after the end of the one before leaves a gap.
+_TOLERANCE_NS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamView:
+    """One stream on the recording clock.
+
+    Attributes:
+        name: e.g. ``0 video h264 1920x1080``.
+        span: from the first to the end of the last packet; None for a stream without packets.
+        facts: what is worth knowing, in words.
+        gaps: stretches without packets.
+        faults: what is wrong, in words.
+    """
+
+    name: str
+    span: TimeSpan | None
+    facts: tuple[str, ...]
+    gaps: tuple[TimeSpan, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Times:
+    """Presentation times gathered from packets."""
+
+    spans: list[TimeSpan] = field(default_factory=list)
+    keyframes: int = 0
+    corrupt: int = 0
+
+
+def inspect_media(path: str) -> tuple[StreamView, ...]:
+    """Every stream of a media file; an IMU table that lies beside it as in an EGO4D download comes last.
+
+    Raises:
+        AlignError: the file cannot be opened.
+    """
+    with closing(open_media(path)) as container:
+        offset = clock_offset_ns(container)
+        times = {s.index: _Times() for s in container.streams}
+        fault = _gather(container, times, offset)
+        views = [_view(s, times[s.index], offset, fault) for s in container.streams]
+    table = Path(path).parent.parent / "imu" / f"{Path(path).stem}.csv"
+    return (*views, inspect_imu(str(table))) if table.is_file() else tuple(views)
+
+
+def inspect_imu(path: str) -> StreamView:
+    """An IMU table as a stream.
+
+    Raises:
+        AlignError: it is no IMU table.
+    """
+    survey = survey_imu(path)
+    rates = f"gyro {survey.gyro_rate_hz:.2f} Hz, accl {survey.accl_rate_hz:.2f} Hz"
+    faults = tuple(detail for _, detail in survey.notes)
+    return StreamView(f"imu {Path(path).name}", survey.span, (f"{survey.rows:,} rows", rates), faults=faults)
+
+
+def _gather(container: av.container.InputContainer, times: dict[int, _Times], offset: int) -> str | None:
+    try:
+        for packet in container.demux():
+            if packet.pts is None or packet.time_base is None or packet.is_discard:
+                continue
+            base = Fraction(packet.time_base)
+            start = ticks_to_ns(packet.pts, base) - offset
+            found = times[packet.stream_index]
+            found.spans.append(TimeSpan(start, start + max(ticks_to_ns(packet.duration or 0, base), 0)))
+            found.keyframes += packet.is_keyframe
+            found.corrupt += packet.is_corrupt
+    except av.error.FFmpegError as error:
+        return f"reading stopped: {error.strerror}"
+    return None
+
+
+def _view(stream: av.stream.Stream, times: _Times, offset: int, fault: str | None) -> StreamView:
+    codec = stream.codec_context.name if stream.codec_context is not None else "no decoder"
+    size = f" {stream.width}x{stream.height}" if isinstance(stream, av.VideoStream) else ""
+    name = f"{stream.index} {stream.type} {codec}{size}"
+    faults = [fault] if fault else []
+    if times.corrupt:
+        faults.append(f"{times.corrupt} corrupt packets")
+    if not times.spans:
+        return StreamView(name, None, ("no packets",), faults=tuple(faults))
+    times.spans.sort()
+    gaps = tuple(_gaps(times.spans)) if stream.type in ("video", "audio") else ()
+    span = TimeSpan(times.spans[0].start_ns, max(s.end_ns for s in times.spans))
+    claimed = stream.duration and ticks_to_ns(stream.duration, Fraction(stream.time_base or 0))
+    if claimed and span.length_ns < 0.98 * claimed:
+        faults.append(f"the header claims {claimed / NS:.3f} s, {span.length_ns / NS:.3f} s are there")
+    return StreamView(name, span, tuple(_facts(stream, times, offset)), gaps, tuple(faults))
+
+
+def _facts(stream: av.stream.Stream, times: _Times, offset: int) -> Iterator[str]:
+    if isinstance(stream, av.VideoStream):
+        steps = [b.start_ns - a.start_ns for a, b in pairwise(times.spans)]
+        step = median_low(steps) if steps else 0
+        if step:
+            varies = max(steps) - min(steps) > step // 2
+            yield f"{NS / step:.3f} fps{', variable' if varies else ''}"
+        yield f"{len(times.spans):,} frames, {times.keyframes:,} keyframes"
+    elif isinstance(stream, av.AudioStream):
+        yield f"{stream.codec_context.sample_rate} Hz, {stream.codec_context.channels} channels"
+    else:
+        yield f"{len(times.spans):,} packets"
+    if offset:
+        yield f"clock moved by {-offset / NS:+.6f} s"
+
+
+def _gaps(spans: list[TimeSpan]) -> Iterator[TimeSpan]:
+    """Stretches that no packet covers."""
+    end = spans[0].end_ns
+    for before, span in pairwise(spans):
+        if span.start_ns - end > max(_TOLERANCE_NS, before.length_ns // 2):
+            yield TimeSpan(end, span.start_ns)
+        end = max(end, span.end_ns)
+
+
+def looks_like_dataset(path: str) -> bool:
+    """Whether a folder holds a committed data set.
+
+    Raises:
+        AlignError: the path is not there, or a folder without a manifest.
+    """
+    if not Path(path).exists():
+        raise AlignError("missing_file", f"{path} is not there", stage="usage")
+    if Path(path).is_dir() and not (Path(path) / "manifest.json").is_file():
+        detail = f"{path} is a folder without a manifest.json: name a media file, or a finished data set"
+        raise AlignError("not_a_dataset", detail, stage="usage")
+    return Path(path).is_dir()
