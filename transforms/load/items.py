@@ -1,0 +1,89 @@
+"""From a row to what a training step takes: tensors, zeros and a False where a modality is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from align.schemas.time import count_in
+from align.transforms.balance.negatives import identity, narration_id
+from align.transforms.views.views import Profile, view
+
+Item = dict[str, Any]
+ALWAYS = ("key", "group_id", "text")
+"""Columns that an item needs whatever its modalities."""
+
+
+def make_item(
+    row: Mapping[str, Any],
+    profile: Profile,
+    modalities: Sequence[str],
+    options: Mapping[str, Any],
+    duplicate_of: str | None = None,
+) -> Item:
+    """One window as a dict of tensors and strings; see :func:`align.load`.
+
+    Args:
+        row: as :class:`align.transforms.load.rows.Rows` gives it.
+        profile: the model's.
+        modalities: which of the profile's.
+        options: the ``AlignOptions`` that the data set was written with.
+        duplicate_of: key of the window of which this one is a near-duplicate.
+    """
+    made = view(row, profile, modalities, options["image_size"])
+    item: Item = {name: _filled(name, value, profile, options) for name, value in made.items()}
+    item["present"] = {m: made[m] is not None for m in modalities}
+    item["key"] = row["key"]
+    item["ids"] = {
+        "sample": identity(row["key"]),
+        "picture": identity(duplicate_of or row["key"]),
+        "narration": narration_id(row["text"]),
+        "group": identity(row["group_id"]),
+    }
+    return item
+
+
+def stack(items: Sequence[Item]) -> Item:
+    """Items as one batch: tensors stacked, numbers made tensors, strings listed."""
+    first = items[0]
+    return {name: _stacked([item[name] for item in items]) for name in first}
+
+
+def _stacked(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, torch.Tensor):
+        return torch.stack(list(values))
+    if isinstance(first, dict):
+        return stack(values)
+    return list(values) if isinstance(first, str) else torch.tensor(values)
+
+
+def _filled(name: str, value: Any, profile: Profile, options: Mapping[str, Any]) -> Any:
+    if name == "text":
+        return value or ""
+    if value is not None:
+        return torch.from_numpy(value)
+    return torch.zeros(_shape(name, profile, options), dtype=_dtype(name, profile))
+
+
+def _dtype(name: str, profile: Profile) -> torch.dtype:
+    if name == "imu_mask":
+        return torch.bool
+    return torch.uint8 if name in ("image", "video") and profile.pixels == "uint8" else torch.float32
+
+
+def _shape(name: str, profile: Profile, options: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of a modality in every window of a data set, present or not."""
+    size = profile.size or options["image_size"]
+    window = options["window_ns"]
+    if name == "image":
+        return (3, size, size)
+    if name == "video":
+        return (3, len(profile.frames), size, size)
+    if name == "audio":
+        heard = count_in(min(profile.audio_ns or window, window), options["audio_rate"])
+        return (1, 128, 204) if profile.audio == "mel" else (heard,)
+    measured = count_in(window, options["imu_rate"])
+    return (measured,) if name == "imu_mask" else (6, measured)
