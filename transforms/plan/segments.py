@@ -16,7 +16,7 @@ from align.schemas.time import NS
 from align.transforms.plan.cost import estimate
 from align.transforms.plan.windows import WindowPlan
 
-SEGMENT_SPAN_NS = 300 * NS
+SEGMENT_S = 300.0
 SEGMENT_COST_S = 60.0
 SHARD_COST_S = 60.0
 SHARDS_FOR_WORKERS = 16
@@ -30,12 +30,12 @@ def plan_segments(
     options: AlignOptions,
     *,
     segment_cost_s: float = SEGMENT_COST_S,
-    segment_span_ns: int = SEGMENT_SPAN_NS,
+    segment_s: float = SEGMENT_S,
     split: str = "train",
 ) -> Iterator[Segment]:
     """Cut the kept windows into runs of about equal length.
 
-    There are as many runs as keep each within ``segment_span_ns`` from its first to its last start and, on
+    There are as many runs as keep each within ``segment_s`` of media from its first to its last start and, on
     average, within ``segment_cost_s``. Segments are references: they carry only what reading their windows
     needs, because they are what is shuffled.
 
@@ -45,7 +45,7 @@ def plan_segments(
         plan: its windows.
         options: for the window's length and the estimate.
         segment_cost_s: CPU seconds that one segment should take at most.
-        segment_span_ns: media that one segment should span at most.
+        segment_s: seconds of media that one segment should span at most.
         split: the split of the recording's group.
 
     Yields:
@@ -58,7 +58,7 @@ def plan_segments(
     bare = replace(recording, joints_ns=(), redacted=())
     bare_media = replace(media, video=media.video and replace(media.video, keyframes_ns=()))
     total = estimate(media, starts, options)
-    for part in _cut(starts, max(total.cpu_s / segment_cost_s, (starts[-1] - starts[0]) / segment_span_ns)):
+    for part in _cut(starts, max(total.cpu_s / segment_cost_s, (starts[-1] - starts[0]) / (segment_s * NS))):
         cost = estimate(media, part, options)
         yield Segment(
             recording=replace(bare, narrations=_inside(narrations, part, options.window_ns)),
