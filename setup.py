@@ -36,6 +36,7 @@ EXTRAS = {
         "pytest>=9,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.14,<0.18",
+        "setuptools>=77",
         "webdataset>=1.0.2,<2",
     ],
 }
