@@ -1,8 +1,12 @@
 """Fixtures that several test files share."""
 
+import hashlib
 import io
+import json
+import os
 
 import cv2
+import filelock
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +20,8 @@ from align.schemas.sample import (
     Sample,
 )
 from align.schemas.time import NS, TimeSpan
+from align.transforms.synth.layout import synthesize
+from align.transforms.synth.options import SynthOptions
 from align.transforms.write.card import write_card
 from align.transforms.write.commit import local
 from align.transforms.write.manifest import count, manifest, write_failures, write_manifest
@@ -149,3 +155,33 @@ def write_dataset(tmp_path):
         return tmp_path / name
 
     return write
+
+
+# -- Synthetic recordings ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def synth_folder(tmp_path_factory):
+    """Synthetic recordings, made once per test run and set of options: ``synth_folder(codec="vp9") -> Path``.
+
+    Small by default (160 x 96, 4 s, one recording). Read-only: several tests and workers share a folder.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(**changes):
+        options = SynthOptions(**{"count": 1, "duration_s": 4.0, "width": 160, "height": 96, **changes})
+        name = hashlib.sha256(json.dumps(options.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        folder = shared / f"synth-{name}"
+        with filelock.FileLock(f"{folder}.lock"):
+            if not (folder / "truth.json").exists():
+                synthesize(folder, options)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def synth_dataset(synth_folder):
+    """Four linked recordings of 12 s in one folder: complete, no sound, no IMU, no narrations."""
+    return synth_folder(count=4, duration_s=12.0, no_audio=(1,), no_imu=(2,), no_narration=(3,))
