@@ -191,7 +191,7 @@ class Windows(IterableDataset[Item]):
         index = self._index(read.path)
         with self._dataset.parquet(read.path) as parquet:
             sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
-            starts = np.concatenate([[0], np.cumsum(sizes)])
+            starts = np.cumsum([0, *sizes])
             order = self._order(sizes, index, read.path)[read.first : read.last]
             for group, draws in itertools.groupby(order.tolist(), key=lambda draw: draw[0]):
                 rows = Rows(parquet.read_row_group(group, columns=names, use_threads=False))

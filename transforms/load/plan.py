@@ -79,7 +79,7 @@ def draw_counts(weights: NDArray[np.float64], path: str, seed: int, epoch: int) 
     Returns:
         int64 [rows]; the sum is what :func:`draws` said.
     """
-    reached = np.floor(np.concatenate([[0.0], np.cumsum(weights)]) + _phase(seed, epoch, path))
+    reached = np.floor(np.cumsum([0.0, *weights]) + _phase(seed, epoch, path))
     return np.diff(reached).astype(np.int64)
 
 
@@ -100,7 +100,7 @@ def shard_order(
     Returns:
         int64 [draws, 2]: row group, row in the group.
     """
-    edges = np.concatenate([[0], np.cumsum(group_rows)])
+    edges = np.cumsum([0, *group_rows])
     counts = np.ones(edges[-1], np.int64) if weights is None else draw_counts(weights, path, seed, epoch)
     pieces = []
     for group in permutation(len(group_rows), "groups", seed, epoch, path):
