@@ -110,8 +110,8 @@ def _resample_block(
     whole = floor(delay)
     if delay != whole:
         spectrum *= np.exp(2j * np.pi / n_out * float(delay - whole) * bins)
-    sound: NDArray[np.float64] = fft.irfft(spectrum, n_out)[whole : whole + count]
-    return sound * (n_out / n_in)
+    sound = fft.irfft(spectrum, n_out)[whole : whole + count]
+    return np.asarray(sound * (n_out / n_in), np.float64)
 
 
 def _low_pass(frequency: NDArray[np.float64]) -> NDArray[np.float64]:
