@@ -23,6 +23,7 @@ class VideoInfo:
         frames: frames the header claims; 0 where it does not say.
         keyframes_ns: presentation times of the keyframes the index lists; empty where it lists none.
         bytes_per_s: average, for the cost model.
+        sample_aspect: width of a pixel over its height.
     """
 
     index: int
@@ -36,6 +37,7 @@ class VideoInfo:
     frames: int = 0
     keyframes_ns: tuple[int, ...] = ()
     bytes_per_s: float = 0.0
+    sample_aspect: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)

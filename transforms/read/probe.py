@@ -171,6 +171,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: _Payload) 
         frames=stream.frames,
         keyframes_ns=tuple(ticks_to_ns(k, base) - offset for k in survey.keyframes),
         bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
+        sample_aspect=stream.sample_aspect_ratio or Fraction(1),
     )
 
 
