@@ -27,7 +27,7 @@ ShardKey = tuple[str, int, int]
 
 
 @dataclass
-class AlignRecordings(beam.PTransform):  # type: ignore[misc]
+class AlignRecordings(beam.PTransform):
     """Recordings in (a PCollection of ``Recording | Fault``), one committed data set out.
 
     Gives a PCollection with one element: the manifest.
@@ -61,7 +61,7 @@ class AlignRecordings(beam.PTransform):  # type: ignore[misc]
 
 
 @typehints.with_output_types(RecordingPlan)
-class PlanRecordings(beam.DoFn):  # type: ignore[misc]
+class PlanRecordings(beam.DoFn):
     """Probe, plan and survey each recording."""
 
     def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
@@ -83,7 +83,7 @@ class PlanRecordings(beam.DoFn):  # type: ignore[misc]
         self.heartbeat.flush()
 
 
-class SumTotals(beam.CombineFn):  # type: ignore[misc]
+class SumTotals(beam.CombineFn):
     """How much each split holds, from which follows how many shards it gets."""
 
     def create_accumulator(self) -> SplitTotals:
@@ -107,7 +107,7 @@ def key_by_shard(segment: Segment, config: RunConfig, totals: SplitTotals) -> tu
 
 
 @typehints.with_output_types(ShardReport)
-class WriteShards(beam.DoFn):  # type: ignore[misc]
+class WriteShards(beam.DoFn):
     """Read, align and write the segments of one shard."""
 
     def __init__(self, config: RunConfig, heartbeats: str | None) -> None:

@@ -12,7 +12,7 @@ from align.schemas.errors import AlignError, Fault, Reason
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.plan import ImuRange, Segment
 from align.schemas.recording import Recording
-from align.schemas.time import TimeSpan, seconds_to_ns
+from align.schemas.time import TimeSpan
 from align.transforms.align.imu import IMU_MARGIN_NS
 from align.transforms.plan.segments import plan_segments
 from align.transforms.plan.splits import parse_splits, split_of
@@ -72,8 +72,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         for start, code, detail in plan.skipped
     ]
     split = split_of(recording.group_id, parse_splits(config.splits), config.seed)
-    span_ns = seconds_to_ns(config.segment_s)
-    segments = plan_segments(recording, media, plan, config.options, split=split, segment_span_ns=span_ns)
+    segments = plan_segments(recording, media, plan, config.options, split=split, segment_s=config.segment_s)
     if survey and recording.imu is not None and plan.starts_ns:
         imu, notes = _survey(recording)
         faults += notes
@@ -105,10 +104,9 @@ def _survey(recording: Recording) -> tuple[ImuSurvey | ImuRange, list[Fault]]:
     except AlignError as error:
         fault = Fault(recording.recording_id, None, "probe", error.code, error.detail, "noted", 0)
         return ImuRange(missing=Reason.INVALID, detail=error.detail), [fault]
-    notes = [
-        Fault(recording.recording_id, None, "probe", code, detail, "noted", 0) for code, detail in found.notes
+    return found, [
+        Fault(recording.recording_id, None, "probe", "imu_note", n, "noted", 0) for n in found.notes
     ]
-    return found, notes
 
 
 def _rows_of(segment: Segment, imu: ImuSurvey | ImuRange) -> ImuRange:

@@ -69,5 +69,5 @@ class _Tolerant:
         return getattr(self._parser, name)
 
 
-def _all_subclasses(kind: type) -> list[type]:
+def _all_subclasses(kind: Any) -> list[Any]:
     return [c for sub in kind.__subclasses__() for c in (sub, *_all_subclasses(sub))]

@@ -82,7 +82,7 @@ def write_one_shard(
 
 def shard_fingerprint(config: RunConfig, segments: Sequence[Segment]) -> str:
     """Names all that a shard's content depends on: configuration and what its segments read."""
-    parts = [[s.recording.video.name, s.key, len(s.starts_ns), s.starts_ns[-1], s.group_id] for s in segments]
+    parts = [[s.recording.video.name, s.key, len(s.starts_ns), s.starts_ns[-1], s.recording.group_id] for s in segments]
     return digest([config.as_manifest(), parts])
 
 

@@ -76,8 +76,10 @@ def inspect_imu(path: str) -> StreamView:
     """
     survey = survey_imu(path)
     rates = f"gyro {survey.gyro_rate_hz:.2f} Hz, accl {survey.accl_rate_hz:.2f} Hz"
-    faults = tuple(detail for _, detail in survey.notes)
-    return StreamView(f"imu {Path(path).name}", survey.span, (f"{survey.rows:,} rows", rates), faults=faults)
+
+    return StreamView(
+        f"imu {Path(path).name}", survey.span, (f"{survey.rows:,} rows", rates), faults=survey.notes
+    )
 
 
 def _gather(container: av.container.InputContainer, times: dict[int, _Times], offset: int) -> str | None:

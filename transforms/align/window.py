@@ -1,0 +1,186 @@
+"""One window's sample: collects what the window has and, for what it lacks, why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from align.schemas.errors import AlignError, Reason
+from align.schemas.media import ImuTrack
+from align.schemas.options import AlignOptions
+from align.schemas.plan import Segment
+from align.schemas.recording import Narration
+from align.schemas.sample import EncodedAudio, EncodedImage, ImuWindow, Provenance, Quality, Sample
+from align.schemas.time import TimeSpan, round_ties_up
+from align.transforms.align.audio import encode_flac, window_audio
+from align.transforms.align.image import encode_jpeg, upright_picture
+from align.transforms.align.imu import window_imu
+from align.transforms.align.text import narrations_in, strip_tags
+from align.transforms.plan.windows import sample_key
+from align.transforms.read.audio import decode_audio
+from align.transforms.read.demux import DecodedFrame, WindowMedia
+
+
+def anchor_time(window: TimeSpan) -> int:
+    """The instant whose frame stands for the window: its centre."""
+    return window.center_ns
+
+
+def frame_times(window: TimeSpan, frames: int) -> tuple[int, ...]:
+    """The centres of ``frames`` equal parts of the window; none for one frame, which is the anchor."""
+    shares = [Fraction(2 * i + 1, 2 * frames) for i in range(frames)] if frames > 1 else []
+    return tuple(window.start_ns + round_ties_up(window.length_ns * share) for share in shares)
+
+
+@dataclass(frozen=True, slots=True)
+class ImuSource:
+    """The IMU rows of a segment and the span of all rows, or the reason why there are none."""
+
+    track: ImuTrack | None = None
+    span: TimeSpan | None = None
+    missing: str | None = None
+
+
+class WindowBuilder:
+    """Builds the sample of one window; used once."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        options: AlignOptions,
+        media: WindowMedia,
+        imu: ImuSource,
+        config_sha256: str,
+    ) -> None:
+        self._segment, self._options, self._media, self._imu = segment, options, media, imu
+        self._recording = segment.recording
+        self._window = media.request.window
+        self._config_sha256 = config_sha256
+        self._missing: dict[str, str] = {}
+        self._quality: dict[str, Any] = {}
+
+    def sample(self) -> Sample:
+        """The window's sample.
+
+        Raises:
+            AlignError: a picture that decoded cannot be brought into shape.
+        """
+        pictures = self._pictures()
+        image, audio, imu, narrations = self._image(pictures), self._audio(), self._imu_window(), self._text()
+        recording = self._recording
+        return Sample(
+            key=sample_key(recording.source, recording.recording_id, self._window.start_ns),
+            source=recording.source,
+            recording_id=recording.recording_id,
+            group_id=recording.group_id,
+            split=self._segment.split,
+            window=self._window,
+            image=image,
+            frames=tuple(f for t in frame_times(self._window, self._options.frames) if (f := pictures[t])),
+            audio=audio,
+            imu=imu,
+            text=None if narrations is None else tuple(strip_tags(n.raw) for n in narrations),
+            text_raw=None if narrations is None else tuple(n.raw for n in narrations),
+            text_times_ns=None if narrations is None else tuple(n.time_ns for n in narrations),
+            quality=Quality(**self._quality),
+            provenance=self._provenance(),
+            scenarios=recording.scenarios,
+            missing=self._missing,
+        )
+
+    def _pictures(self) -> dict[int, EncodedImage | None]:
+        """Target time -> picture. A frame that several targets share is encoded once."""
+        encoded = {f.time_ns: self._encode(f) for f in self._media.frames if f is not None}
+        pairs = zip(self._media.request.targets_ns, self._media.frames, strict=True)
+        return {target: None if frame is None else encoded[frame.time_ns] for target, frame in pairs}
+
+    def _encode(self, frame: DecodedFrame) -> EncodedImage | None:
+        if self._is_redacted(frame.time_ns):
+            return None
+        picture = upright_picture(
+            frame.frame,
+            frame.time_ns,
+            size=self._options.image_size,
+            stereo_left=self._recording.stereo,
+        )
+        self._quality["tone_mapped"] = picture.tone_mapped
+        return EncodedImage(encode_jpeg(picture, self._options.jpeg_quality), picture.time_ns)
+
+    def _image(self, pictures: dict[int, EncodedImage | None]) -> EncodedImage | None:
+        target = anchor_time(self._window)
+        image = pictures[target]
+        if image is not None:
+            self._quality["image_offset_ns"] = image.time_ns - target
+        elif self._is_redacted(target):
+            self._missing["image"] = Reason.REDACTED
+        else:
+            self._missing["image"] = Reason.DECODE_ERROR if self._media.frame_error else Reason.NO_COVERAGE
+        return image
+
+    def _is_redacted(self, time_ns: int) -> bool:
+        return any(span.holds(time_ns) for span in self._recording.redacted)
+
+    def _audio(self) -> EncodedAudio | None:
+        info, span, stream = self._segment.media.audio, self._media.request.audio, self._media.audio_stream
+        if info is None or span is None or stream is None:
+            self._missing["audio"] = Reason.NOT_RECORDED
+            return None
+        offset = self._clock_offset_ns
+        try:
+            track = decode_audio(self._media.audio_packets, stream, info, span, clock_offset_ns=offset)
+        except AlignError:
+            self._missing["audio"] = Reason.DECODE_ERROR
+            return None
+        audio = window_audio(track, self._window, self._options.audio_rate)
+        self._quality["audio_coverage"] = audio.coverage
+        if self._too_little("audio", audio.coverage, info.span):
+            return None
+        return EncodedAudio(encode_flac(audio.samples, self._options.audio_rate), audio.gaps)
+
+    def _imu_window(self) -> ImuWindow | None:
+        track = self._imu.track
+        if track is None:
+            self._missing["imu"] = self._imu.missing or Reason.NOT_RECORDED
+            return None
+        result = window_imu(track, self._window, self._options.imu_rate)
+        self._quality["imu_coverage"] = result.coverage
+        self._quality["imu_max_gap_ns"] = result.max_gap_ns
+        self._quality["imu_rate_hz"] = track.gyro_rate_hz or None
+        return None if self._too_little("imu", result.coverage, self._imu.span) else result.imu
+
+    def _too_little(self, modality: str, coverage: float, span: TimeSpan | None) -> bool:
+        """Whether the modality is to be null; notes why: beyond the stream's ends, or a hole in it."""
+        if coverage > 0 and coverage >= self._options.min_coverage:
+            return False
+        inside = self._window.cut_to(span) if span else None
+        outside = 1 - (inside.length_ns / self._window.length_ns if inside else 0)
+        beyond = outside >= (1 - coverage) / 2
+        self._missing[modality] = Reason.NO_COVERAGE if beyond else Reason.GAP
+        return True
+
+    def _text(self) -> tuple[Narration, ...] | None:
+        narrations = self._recording.narrations
+        if narrations is None:
+            self._missing["text"] = Reason.NOT_RECORDED
+            return None
+        return narrations_in(narrations, self._window)
+
+    @property
+    def _clock_offset_ns(self) -> int:
+        video = self._segment.media.video
+        return video.clock_offset_ns if video else 0
+
+    def _provenance(self) -> Provenance:
+        media, imu = self._segment.media, self._recording.imu
+        audio = self._recording.audio if media.audio else None
+        return Provenance(
+            video=self._recording.video.name,
+            video_stream=media.video.index if media.video else 0,
+            audio=audio.name if audio else None,
+            audio_stream=media.audio.index if audio and media.audio else None,
+            imu=imu.name if imu else None,
+            clock_offset_ns=self._clock_offset_ns,
+            imu_clock=None if imu is None or imu.clock.is_identity else repr(imu.clock.pieces),
+            config_sha256=self._config_sha256,
+        )
