@@ -52,11 +52,12 @@ def ffmpeg(*arguments):
     ).stdout
 
 
-def packet_times(path, kind):
-    """(presentation time in s, samples) of each decoded frame, as the ffmpeg command sees them."""
-    text = ffmpeg(
-        "-copyts", "-i", path, "-map", f"0:{kind}", "-fps_mode", "passthrough", "-f", "framecrc", "-"
-    )
+_DECODED = ("-fps_mode", "passthrough", "-enc_time_base", "-1")
+
+
+def decoded_times(path, kind):
+    """(presentation time in s, duration in ticks) of each decoded frame, as the ffmpeg command sees them."""
+    text = ffmpeg("-copyts", "-i", path, "-map", f"0:{kind}", *_DECODED, "-f", "framecrc", "-")
     lines = text.decode().splitlines()
     base = Fraction(next(line for line in lines if line.startswith("#tb")).split(": ")[1])
     rows = [line.split(",") for line in lines if not line.startswith("#")]
@@ -87,7 +88,7 @@ def written_ns(table):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_frames_stand_where_the_truth_says_and_flashes_are_in_the_frame_on_screen(synth_folder, case):
     truth, recording, path = only(synth_folder(**case))
-    times = [round(t * NS) for t, _ in packet_times(path, "v")]
+    times = [math.floor(t * NS + Fraction(1, 2)) for t, _ in decoded_times(path, "v")]
     assert times == list(recording.frame_times_ns)
     options = truth.options
     raw = ffmpeg(
@@ -104,11 +105,9 @@ def test_clicks_are_centred_within_a_sample_of_the_truth(synth_folder, case):
     truth, recording, path = only(synth_folder(**case))
     rate = truth.options.audio_rate
     samples = np.frombuffer(ffmpeg("-i", path, "-map", "0:a", "-f", "f32le", "-"), np.float32)
-    blocks = packet_times(path, "a")
-    # framecrc codes to 16-bit samples, so a block's size in bytes is twice its length.
-    lengths = [1024 if length != 2048 else length // 2 for _, length in blocks]
+    blocks = decoded_times(path, "a")
     first = blocks[0][0]
-    place = np.concatenate([float(t - first) * rate + np.arange(n) for (t, _), n in zip(blocks, lengths)])
+    place = np.concatenate([float(t - first) * rate + np.arange(n) for t, n in blocks])
     place = place[: len(samples)]
     heard = [e for e in recording.events if e.sound]
     assert heard
@@ -136,7 +135,7 @@ def test_a_gap_in_the_sound_is_no_packets_at_all_and_covers_what_was_asked(synth
 def test_the_metadata_matches_what_pyav_reads(synth_folder):
     for case in CASES.values():
         folder = synth_folder(**case)
-        truth, recording, path = only(folder)
+        _, recording, path = only(folder)
         (video,) = json.loads((folder / "v2" / "ego4d.json").read_text())["videos"]
         said = video["video_metadata"]
         with av.open(str(path)) as container:
@@ -149,10 +148,11 @@ def test_the_metadata_matches_what_pyav_reads(synth_folder):
                 assert said[f"{kind}_start_sec"] == float(stream.start_time * base)
             stream = container.streams.video[0]
             assert said["num_frames"] == stream.frames == len(recording.frame_times_ns)
+            assert said["mp4_duration_sec"] == container.duration / av.time_base
             assert said["video_codec"] == stream.codec_context.name.removeprefix("libvpx-")
             assert (said["display_resolution_width"], said["display_resolution_height"]) == (160, 96)
         assert video["video_uid"] == path.stem
-        assert video["duration_sec"] == pytest.approx(recording.end_ns / NS, abs=0.05)
+        assert video["duration_sec"] == recording.end_ns / NS
 
 
 def test_the_codecs_and_the_gop_are_as_asked(synth_folder):
@@ -419,8 +419,9 @@ def test_missing_streams_are_missing_everywhere(synth_dataset):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"count": 0}, "--count"), ({"duration_s": 0.0}, "--duration"), ({"duration_s": math.nan}, "--duration"),
-        ({"fps": Fraction(0)}, "--fps"), ({"width": 641}, "--size"), ({"codec": "mjpeg"}, "--codec"),
+        ({"count": 0}, "--count"), ({"duration_s": 0.0}, "--duration"),
+        ({"duration_s": math.nan}, "--duration"), ({"fps": Fraction(0)}, "--fps"),
+        ({"width": 641}, "--size"), ({"codec": "mjpeg"}, "--codec"),
         ({"gop": 0}, "--gop"), ({"vfr": 1.0}, "--vfr"), ({"video_start_s": -1.0}, "--video-start"),
         ({"audio_start_s": 30.0}, "--audio-start"), ({"audio_rate": 8000}, "--audio-rate"),
         ({"imu_rate_hz": 1.0}, "--imu-rate"), ({"imu_jitter_ms": 3.0}, "--imu-jitter"),

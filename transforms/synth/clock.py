@@ -43,7 +43,9 @@ def joints_ns(options: SynthOptions) -> tuple[int, ...]:
 
 def imu_clock(options: SynthOptions) -> ClockMap:
     """From the written IMU times to the recording clock: one piece, one more for each leap."""
-    pieces = [ClockPiece(0, seconds_to_ns(float(options.imu_offset_s)), options.imu_drift_ppm)]
+    offset = seconds_to_ns(float(options.imu_offset_s))
+    start = seconds_to_ns(float(options.video_start_s))
+    pieces = [ClockPiece(start - offset, offset, options.imu_drift_ppm)]
     for joint, leap_s in zip(joints_ns(options), options.imu_jumps_s, strict=False):
         if leap_s > 0:
             written = ClockMap(tuple(pieces)).to_stream(joint) + seconds_to_ns(float(leap_s))

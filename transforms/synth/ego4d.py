@@ -60,7 +60,8 @@ def _video(options: SynthOptions, recording: RecordingTruth, found: MeasuredFile
     imu = f"s3://synthetic/imu/{uid}.csv" if recording.imu_rows else None
     return {
         "video_uid": uid,
-        "duration_sec": found.duration_s,
+        # Where the video ends on the canonical clock; a container that starts late is shorter.
+        "duration_sec": recording.end_ns / NS,
         "scenarios": [_SCENARIO[options.motion]],
         "video_metadata": metadata,
         "split_em": None,

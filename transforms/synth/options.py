@@ -41,8 +41,9 @@ class SynthOptions:
         audio_gaps: (start, length) of sound that was never recorded, widened to whole AAC packets.
         imu_rate_hz: rows per second of the IMU's own clock.
         imu_jitter_ms: rows stand up to this far from their even places; their times say so.
-        imu_offset_s: what must be added to the written IMU times to stand on the recording clock.
-        imu_drift_ppm: by how much the recording clock gains on the written times.
+        imu_offset_s: what must be added to the written IMU times to stand on the recording clock, at the
+            video's start.
+        imu_drift_ppm: by how much the recording clock gains on the written times from there on.
         imu_jumps_s: per joint, how far the written times leap ahead there (at least 0).
         imu_gaps: (start, length) without IMU rows.
         imu_axes: which camera axis each written axis is, in GoPro's ``ORIN`` notation: upper case means
