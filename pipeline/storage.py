@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -33,7 +33,7 @@ def exists(uri: str) -> bool:
         return os.path.exists(uri)
     from apache_beam.io.filesystems import FileSystems
 
-    return bool(FileSystems.exists(uri))  # type: ignore[no-untyped-call]
+    return bool(FileSystems.exists(uri))
 
 
 def open_binary(uri: str) -> BinaryIO:
@@ -47,7 +47,7 @@ def open_binary(uri: str) -> BinaryIO:
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
-    return FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+    return cast(BinaryIO, FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
 def list_names(folder: str) -> frozenset[str]:
@@ -62,7 +62,7 @@ def list_names(folder: str) -> frozenset[str]:
             return frozenset()
     from apache_beam.io.filesystems import FileSystems
 
-    found = FileSystems.match([join(folder, "*")])[0].metadata_list  # type: ignore[no-untyped-call]
+    found = FileSystems.match([join(folder, "*")])[0].metadata_list
     return frozenset(meta.path.rsplit("/", 1)[-1] for meta in found)
 
 

@@ -71,7 +71,7 @@ def _give(
     imu_files = storage.list_names(storage.join(root, "imu"))
     given = 0
     with _open_narrations(root, choice.videos) as narrations:
-        yield from narrations.faults
+        yield from (*catalogue.faults, *narrations.faults)
         for entry in _entries(root, options.media, choice):
             if isinstance(entry, Fault):
                 yield entry
@@ -97,12 +97,14 @@ class _Catalogue:
         clips: uid of each clip -> uid of its video.
         labels: every scenario.
         groups: uid of each video -> its group.
+        faults: sets that cannot be read.
     """
 
     videos: dict[str, str] = field(default_factory=dict)
     clips: dict[str, str] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
     groups: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
 
     def ids(self, media: str) -> dict[str, str]:
         """Uid of each recording of a rendition -> uid of its video."""
@@ -158,9 +160,13 @@ def _read_catalogue(root: str) -> _Catalogue:
                 groups.link(uid, links(entry))
             elif section == "clips":
                 found.clips[read_uid(entry, "clip_uid")] = read_uid(entry, "video_uid")
-            elif section == "concurrent_video_sets":
-                for uid, name in set_members(entry):
+        if section == "concurrent_video_sets":
+            try:
+                for uid, name in set_members(json_fields.as_object(item)):
                     groups.link(uid, (name,))
+            except AlignError as e:
+                detail = f"{_MASTER}: a concurrent set cannot be read whole: {e.detail}"
+                found.faults.append(Fault("", None, "source", e.code, detail, "noted", 0))
     found.groups = groups.names({*found.videos, *found.clips.values()})
     return found
 

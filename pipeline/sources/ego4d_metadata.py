@@ -82,6 +82,7 @@ def read_video(entry: Fields) -> Entry:
     """
     media = fields.block(entry, "video_metadata")
     uid = read_uid(entry, "video_uid")
+    tuple(links(entry))  # a video whose ties cannot be read could end up on both sides of a split
     return Entry(
         recording_id=uid,
         video_uid=uid,

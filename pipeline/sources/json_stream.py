@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from align.schemas.errors import AlignError
 
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 _LARGEST_ITEM = 1 << 28
 _NEAR_END = 64
 """An error this close to the buffer's end may be due to the cut: only strings are longer than this."""
@@ -112,8 +112,8 @@ class _Buffer:
             except (RecursionError, ValueError) as e:
                 raise self.malformed("it nests too deep or holds an absurd number") from e
             else:
-                # A number that reaches the end of the buffer may go on in the file.
-                if end < len(self._text) or self._ended:
+                # A number before the cut may go on behind it, be it after "." or "e+".
+                if end + 2 < len(self._text) or self._ended:
                     self._at = end
                     return value
             # Doubling keeps the repeated attempts at a large item linear in its size.

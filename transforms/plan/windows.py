@@ -161,4 +161,4 @@ def sample_key(source: str, recording_id: str, start_ns: int) -> str:
 
 
 def _sanitised(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", name)
+    return re.sub(r"[^A-Za-z0-9]+", "_", name) or "_"

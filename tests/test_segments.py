@@ -1,0 +1,153 @@
+import pickle
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
+from align.schemas.options import AlignOptions
+from align.schemas.recording import Narration, Recording, Stream
+from align.schemas.time import NS, TimeSpan
+from align.transforms.plan.cost import estimate
+from align.transforms.plan.segments import plan_segments, shard_count, shard_of
+from align.transforms.plan.windows import WindowPlan, plan_windows
+
+UID = "3c8d5a26-d617-55aa-8147-3ea634376062"
+
+
+def recording(**fields):
+    folder = "/datasets/ego4d/v2/"
+    video = Stream("video", f"{folder}full_scale/{UID}.mp4", f"full_scale/{UID}.mp4")
+    audio = Stream("audio", video.uri, video.name)
+    imu = Stream("imu", f"{folder}imu/{UID}.csv", f"imu/{UID}.csv")
+    return Recording("ego4d", UID, "participant-1", video, audio, imu, **fields)
+
+
+def media(hours=1.0, gop_s=8, audio=True, **fields):
+    span = TimeSpan(0, round(hours * 3600 * NS))
+    keyframes = tuple(range(0, span.end_ns, gop_s * NS)) if gop_s else ()
+    video = VideoInfo(
+        0,
+        "h264",
+        1920,
+        1080,
+        Fraction(1, 90_000),
+        span,
+        NS // 30,
+        keyframes_ns=keyframes,
+        bytes_per_s=1e6,
+        **fields,
+    )
+    sound = AudioInfo(1, "aac", 48_000, 2, Fraction(1, 48_000), span)
+    return MediaInfo("mov", video, sound if audio else None)
+
+
+@given(
+    starts=st.lists(st.integers(0, 3_600_000), max_size=60, unique=True),
+    length=st.integers(10, 30_000),
+    narrated=st.lists(st.integers(-1000, 3_700_000), max_size=60),
+    limits=st.tuples(st.floats(0.001, 100), st.floats(0.1, 4000)),
+)
+def test_each_window_is_in_one_segment_with_just_the_narrations_it_needs(starts, length, narrated, limits):
+    ms = 1_000_000
+    told = recording(
+        narrations=tuple(sorted(Narration(t * ms, "x") for t in narrated)),
+        joints_ns=(5,),
+        redacted=(TimeSpan(1, 2),),
+    )
+    options = AlignOptions(window_ns=length * ms)
+    plan = WindowPlan(tuple(sorted(s * ms for s in starts)))
+    cost_s, span_s = limits
+    segments = list(
+        plan_segments(told, media(), plan, options, segment_cost_s=cost_s, segment_s=span_s, split="val")
+    )
+    assert [s for segment in segments for s in segment.starts_ns] == list(plan.starts_ns)
+    assert len({segment.key for segment in segments}) == len(segments)
+    for segment in segments:
+        assert segment.starts_ns[-1] - segment.starts_ns[0] <= span_s * NS
+        inside = [n for n in told.narrations if any(w.holds(n.time_ns) for w in segment.windows)]
+        assert list(segment.recording.narrations) == inside
+        assert segment.split == "val"
+        assert segment.recording.joints_ns == segment.recording.redacted == ()
+        assert segment.media.video.keyframes_ns == ()
+
+
+def test_no_narrations_stay_none():
+    segments = list(plan_segments(recording(), media(), WindowPlan((0,)), AlignOptions()))
+    assert segments[0].recording.narrations is None
+
+
+def test_cost_cuts_what_the_span_would_not():
+    options = AlignOptions(frames=10)
+    plan = plan_windows(recording(), media().video.span, (), options)
+    long = list(plan_segments(recording(), media(), plan, options, segment_cost_s=1e9, segment_s=1e6))
+    short = list(plan_segments(recording(), media(), plan, options, segment_cost_s=20, segment_s=1e6))
+    assert len(long) == 1
+    assert max(segment.cost_s for segment in short) < 25
+    assert sum(segment.cost_bytes for segment in short) == long[0].cost_bytes
+
+
+def test_a_segment_of_ten_hours_is_a_small_reference():
+    options = AlignOptions()
+    plan = plan_windows(recording(), media(10).video.span, (), options)
+    sizes = [len(pickle.dumps(s)) for s in plan_segments(recording(), media(10), plan, options)]
+    assert len(sizes) == 120
+    assert max(sizes) < 2000
+
+
+def test_shards_are_the_same_in_every_process_and_even():
+    shards = [shard_of(f"{UID}@{n}", 0, 8) for n in range(8000)]
+    assert all(800 < shards.count(k) < 1200 for k in range(8))
+    assert shards != [shard_of(f"{UID}@{n}", 1, 8) for n in range(8000)]
+    # Golden: shards of a resumed run must be those of the first, whatever the process.
+    assert shards[:8] == [0, 5, 0, 5, 7, 7, 2, 7]
+
+
+@pytest.mark.parametrize(
+    ("total_bytes", "cost_s", "segments", "count"),
+    [
+        (0, 0, 0, 1),
+        (10, 0, 5, 1),
+        (1000, 0, 50, 10),
+        (1001, 0, 50, 11),
+        (1000, 0, 3, 3),
+        (10, 130, 50, 2),
+        (10, 1e6, 50, 16),
+        (10, 1e6, 3, 3),
+        (10_000, 1e6, 5000, 100),
+    ],
+)
+def test_shard_count(total_bytes, cost_s, segments, count):
+    assert shard_count(total_bytes, 100, cost_s, segments) == count
+
+
+def test_cost_counts_the_frames_between_keyframe_and_target():
+    """By hand: targets at 2.5 and 7.5 s of one 8 s GOP need 7.5 s of frames, the last one included."""
+    cost = estimate(media(audio=False), (0, 5 * NS), AlignOptions())
+    decoded = 7.5 * 30 + 1
+    by_hand = decoded * 835 / 108_000 * 0.7 + 2 * (0.0016 + 0.0005) + 10 * 3 / 3600
+    assert cost.cpu_s == pytest.approx(by_hand, rel=1e-6)
+    assert cost.read_bytes == 10_000_000
+
+
+def test_a_keyframe_at_each_target_costs_almost_nothing():
+    grid = tuple(range(0, 3595 * NS, 5 * NS))
+    dense = media(gop_s=8)
+    anchored = plan_windows(
+        recording(), dense.video.span, dense.video.keyframes_ns, AlignOptions(anchor="keyframe")
+    )
+    per_window = estimate(dense, anchored.starts_ns, AlignOptions()).cpu_s / len(anchored.starts_ns)
+    assert per_window < 0.1 * estimate(dense, grid, AlignOptions()).cpu_s / len(grid)
+
+
+def test_cost_is_additive_over_distant_windows_and_without_an_index_assumes_long_gops():
+    a, b = (0, 5 * NS), (800 * NS, 805 * NS)
+    whole = estimate(media(), a + b, AlignOptions())
+    parts = [estimate(media(), part, AlignOptions()) for part in (a, b)]
+    assert whole.output_bytes == sum(part.output_bytes for part in parts)
+    assert (
+        estimate(media(gop_s=0), a, AlignOptions()).cpu_s > estimate(media(gop_s=1), a, AlignOptions()).cpu_s
+    )
+    assert estimate(media(), (), AlignOptions()).cpu_s == 0
+    assert estimate(MediaInfo("mov", None, None), (0,), AlignOptions()).output_bytes == 0
