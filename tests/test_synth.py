@@ -132,6 +132,22 @@ def test_a_gap_in_the_sound_is_no_packets_at_all_and_covers_what_was_asked(synth
     assert not any(gap.start_ns + 1000 < t * NS < gap.end_ns - 1000 for t in starts)
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (((0.0, 0.5),), (0, 512_000_000)),
+        (((3.5, 9.0),), (3_498_666_667, 4_000_000_000)),
+        (((0.0, 9.0),), (21_333_333, 4_000_000_000)),
+    ],
+    ids=["at the start", "at the end", "all but the first packet"],
+)
+def test_gaps_at_the_ends_of_the_sound_are_stated_too(synth_folder, asked, expected):
+    truth = read_truth(synth_folder(audio_gaps=asked))
+    assert [(g.start_ns, g.end_ns) for g in truth.recordings[0].audio_gaps] == [expected]
+    silent = TimeSpan(*expected)
+    assert not any(e.sound for e in truth.recordings[0].events if silent.holds(e.time_ns))
+
+
 def test_the_metadata_matches_what_pyav_reads(synth_folder):
     for case in CASES.values():
         folder = synth_folder(**case)
@@ -195,6 +211,7 @@ def test_a_failing_encoder_is_named_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(AlignError, match="ffmpeg could not encode") as caught:
         synthesize(tmp_path / "x", SynthOptions(count=1, duration_s=2.0, width=64, height=48))
     assert caught.value.code == "encode_failed"
+    assert list((tmp_path / "x").iterdir()) == []
 
 
 # -- IMU --------------------------------------------------------------------------------------------------

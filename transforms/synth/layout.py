@@ -52,18 +52,19 @@ def synthesize(
     """
     _clear(folder, force=force)
     v2 = folder / "v2"
-    for name in ("full_scale", "imu", "annotations"):
-        (v2 / name).mkdir(parents=True)
-    told = progress or (lambda done, total: None)
-    truths, files = [], []
-    for index in range(options.count):
-        truth, found = _recording(v2, options, index, told)
-        truths.append(truth)
-        files.append(found)
-    result = Truth(options, tuple(truths))
-    _write_metadata(v2, result, files)
-    result.write(folder)
-    return result
+    try:
+        for name in ("full_scale", "imu", "annotations"):
+            (v2 / name).mkdir(parents=True)
+        told = progress or (lambda done, total: None)
+        made = [_recording(v2, options, index, told) for index in range(options.count)]
+        truth = Truth(options, tuple(recording for recording, _ in made))
+        _write_metadata(v2, truth, [found for _, found in made])
+        truth.write(folder)
+    except BaseException:
+        # Half an output has no truth: a later call could not tell it from somebody's data.
+        shutil.rmtree(v2, ignore_errors=True)
+        raise
+    return truth
 
 
 def recording_uid(options: SynthOptions, index: int) -> str:
@@ -117,8 +118,9 @@ def _recording(
     found = media.measure(path)
     media.check(path, plan, found)
 
-    gaps = media.audio_gaps(found.audio, options.audio_rate) if found.audio else ()
-    sound_gaps = tuple(TimeSpan(a, b) for a, b in gaps)
+    sound_gaps = media.audio_gaps(found.audio, plan, options.audio_rate) if found.audio else ()
+    # AAC blocks overlap: beside a gap, a packet's worth of sound is not what was played.
+    spoiled = 2048 * NS // options.audio_rate
     fx, fy, cx, cy = (float(scene.camera_matrix(options)[k]) for k in ((0, 0), (1, 1), (0, 2), (1, 2)))
     times = found.video.times_ns()
     truth = RecordingTruth(
@@ -137,7 +139,7 @@ def _recording(
             Event(
                 time_ns=t,
                 frame_ns=None if any(r.holds(times[k]) for r in redacted) else times[k],
-                sound=found.audio is not None and not any(g.widened(NS // 100).holds(t) for g in sound_gaps),
+                sound=found.audio is not None and not any(g.widened(spoiled).holds(t) for g in sound_gaps),
                 imu=index not in options.no_imu
                 and not any(g.widened(_TAP_REACH_NS).holds(t) for g in spans(options.imu_gaps)),
             )

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -24,7 +25,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError
-from align.schemas.time import NS, round_ties_up, seconds_to_ns, ticks_to_ns
+from align.schemas.time import NS, TimeSpan, round_ties_up, seconds_to_ns, ticks_to_ns
 from align.transforms.synth.options import SynthOptions
 
 Timed = tuple[Fraction, int, av.VideoFrame | av.AudioFrame]
@@ -115,21 +116,23 @@ def encode(
     with tempfile.TemporaryFile() as log:
         command = _command(path, options, plan, with_audio=first is not None)
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
-        broken: OSError | None = None
+        failure: Exception | None = None
         try:
             _send(process, options, plan, queue, with_audio=first is not None)
-        except (BrokenPipeError, av.error.BrokenPipeError) as error:
-            broken = error
+        except (OSError, av.FFmpegError) as error:  # the pipe broke: ffmpeg has said why
+            failure = error
         except BaseException:
             process.kill()
             raise
         finally:
             process.wait()
-        if process.returncode or broken:
+        if process.returncode or failure:
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines()
-            detail = f"ffmpeg could not encode {path.name}: {said[-1] if said else 'it gave no reason'}"
-            raise AlignError("encode_failed", detail, stage="write") from broken
+            detail = (
+                f"ffmpeg could not encode {path.name}: {said[-1] if said else failure or 'it gave no reason'}"
+            )
+            raise AlignError("encode_failed", detail, stage="write") from failure
 
 
 def block(start: int, samples: NDArray[np.int16], rate: int) -> Timed:
@@ -281,9 +284,12 @@ def check(path: Path, plan: Timing, found: MeasuredFile) -> None:
         raise AlignError("untrue_timestamps", detail, stage="write")
 
 
-def audio_gaps(found: Measured, rate: int) -> tuple[tuple[int, int], ...]:
-    """(start, end) in ns of the stretches between packets that no packet fills."""
-    length = round_ties_up(Fraction(1024, rate) / found.time_base)
-    pairs = zip(found.pts, found.pts[1:], strict=False)
-    jumps = ((a + length, b) for a, b in pairs if b - a > length + 1)
-    return tuple((ticks_to_ns(a, found.time_base), ticks_to_ns(b, found.time_base)) for a, b in jumps)
+def audio_gaps(found: Measured, plan: Timing, rate: int) -> tuple[TimeSpan, ...]:
+    """The stretches of the planned sound that no packet fills, start and end included."""
+    packet = round_ties_up(Fraction(1024, rate) / found.time_base)
+    start, end = (
+        round_ties_up(Fraction(n, rate) / found.time_base) for n in (plan.audio_start, plan.audio_end)
+    )
+    held = [(start - packet, start), *((p, p + packet) for p in found.pts), (end, end + packet)]
+    empty = ((before[1], after[0]) for before, after in pairwise(held) if after[0] > before[1] + 1)
+    return tuple(TimeSpan(*(ticks_to_ns(t, found.time_base) for t in span)) for span in empty)

@@ -1,8 +1,8 @@
 """What the camera sees: the inside of a textured cube, through a pinhole, at one instant.
 
 The camera only turns, so each wall of the cube maps to the picture by one homography, ``K Rᵀ``: exact for
-any distance, and cheap. The walls darken from the ceiling to the floor, so the picture shows which way is
-down.
+any distance, and cheap. The walls darken from the ceiling to the floor, and a
+dark rail runs around them at the height of the eye, so the picture shows which way is down.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ WHITE, BLACK, GREY = 235, 16, 128
 _PAD = 3  # texels beyond a wall's edge, so that neighbouring walls leave no crack between them
 _TEXTURE_SIDE_MAX = 1536
 _SHADE = 30  # luma that the walls lose from their middle to the floor
+_RAIL, _RAIL_SHADE = 0.03, 35  # half the rail's height, the wall's being 1, and the luma that it lacks
 
 # Per wall: right, down and outward normal in world axes, and mean luma.
 _WALLS = (
@@ -133,13 +134,14 @@ def build(options: SynthOptions, index: int) -> Scene:
     side = min(round(2 * camera[0, 0]), _TEXTURE_SIDE_MAX) + 2 * _PAD
     cell = side / 150  # the fine texture's grain: some 4 pixels at 640 x 360
     walls = np.empty((len(_WALLS), side, side, 2), np.uint8)
-    fall = np.linspace(_SHADE, -_SHADE, side, dtype=np.float32)[:, None]
+    height = np.linspace(1, -1, side, dtype=np.float32)[:, None]
+    fall = _SHADE * height - _RAIL_SHADE * (np.abs(height) < _RAIL)
     for wall, (_, down, _, mean) in zip(walls, _WALLS, strict=True):
         level = mean + fall * down[1]
         wall[:, :, 0] = level + 36 * np.tanh(_noise(rng, side, 5 * cell) + 0.4 * _noise(rng, side, 2 * cell))
         wall[:, :, 1] = level + 36 * np.tanh(_noise(rng, side, cell) + 0.4 * _noise(rng, side, 3 * cell))
     orbit = np.stack([rng.uniform(0.1, 0.25, 2), rng.uniform(0, 2 * math.pi, 2)], axis=1)
-    disc = _disc(rng, round(0.5 * options.height)) if options.foreground else None
+    disc = _disc(rng, min(options.width, options.height) // 2) if options.foreground else None
     return Scene(options.width, options.height, camera, walls, disc, orbit)
 
 

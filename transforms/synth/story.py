@@ -122,7 +122,7 @@ def tell(options: SynthOptions, index: int) -> Story:
 def _boundaries(rng: np.random.Generator, start: float, end: float) -> list[float]:
     bounds = [start]
     while bounds[-1] < end:
-        bounds.append(bounds[-1] + float(rng.uniform(2.5, 5.0)))
+        bounds.append(bounds[-1] + float(rng.uniform(2.0, 4.0)))
     return bounds
 
 
