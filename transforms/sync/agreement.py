@@ -1,0 +1,208 @@
+"""Do the windows agree with one line and one map? What the verdict rests on, measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from align.transforms.sync.gyro import GyroIntegral
+from align.transforms.sync.line import Line, find_line, fit_line
+from align.transforms.sync.search import (
+    Mapping,
+    Window,
+    correlation,
+    evidence,
+    gyro_rotation,
+    learn_mapping,
+    offset_grid,
+    refine_offset,
+    without_bias,
+)
+
+Floats = NDArray[np.float64]
+
+STEP = 0.01
+"""Seconds between the offsets of the coarse search: a third of a frame at 30 fps."""
+
+_NEAR = 0.015  # seconds from the line within which a window's best answer is the line's answer ...
+_NEAR_SIGMAS, _NEAR_MOST = 4.0, 0.04  # ... or within its own error, where slow motion blurs the answer
+_ROUNDS = 3
+_SMOOTH_S = 0.15  # Gaussian that parts slow from quick motion: about 1 Hz
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one window says of the line.
+
+    Attributes:
+        window: the window.
+        covered: whether the gyro covers it at the line.
+        offset: its own offset near the line, seconds, with the common map; NaN where it has none.
+        sigma: its standard error.
+        alone: whether its best answer in the whole search, with a map of its own, is the line's.
+        by_others: the same with the map that the other windows teach.
+    """
+
+    window: Window
+    covered: bool
+    offset: float
+    sigma: float
+    alone: bool
+    by_others: bool
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the window, searched by itself, arrives at the line."""
+        return self.covered and (self.alone or self.by_others)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The best line for some windows, and how far they bear it out.
+
+    Attributes:
+        line: with its error.
+        mapping: the map common to all windows.
+        checks: one per window.
+        rivalry: evidence of the best other answer over that of this one, 0 to 1.
+        explained: share of the seen rotation's power that gyro, map and line explain, 0 to 1.
+        quick_gain: gain of quick motion (above some 1 Hz) over that of slow motion; 1 for a camera that shows
+            what it records, near 0 for a picture that was stabilised; NaN where there is too little quick motion.
+    """
+
+    line: Line
+    mapping: Mapping
+    checks: tuple[Check, ...]
+    rivalry: float
+    explained: float
+    quick_gain: float
+
+
+def evidence_curves(windows: list[Window], gyro: GyroIntegral, reach: float) -> Floats:
+    """Nats per window and offset, float64 [w, k], over ``offset_grid(reach, STEP)``."""
+    return np.stack([evidence(w, gyro, offset_grid(reach, STEP)) for w in windows])
+
+
+def find_agreement(windows: list[Window], curves: Floats, gyro: GyroIntegral, reach: float) -> Agreement | None:
+    """The line on which the windows agree best; None where the gyro has nothing to say of them."""
+    offsets = offset_grid(reach, STEP)
+    found = find_line(curves, offsets, np.array([w.centre for w in windows]))
+    if found is None:
+        return None
+    refined = _refined(windows, gyro, found.line)
+    if refined is None:
+        return None
+    line, mapping, near = refined
+    checks = tuple(
+        _check(i, windows, curves[i], gyro, offsets, line, near[i]) for i in range(len(windows))
+    )
+    turned, seen = _side_by_side(windows, gyro, line, mapping)
+    left = seen - turned
+    return Agreement(
+        line,
+        mapping,
+        checks,
+        found.rivalry,
+        1.0 - float((left**2).sum()) / max(float((seen**2).sum()), 1e-30),
+        _quick_gain(windows, gyro, line, mapping),
+    )
+
+
+_Near = list[tuple[float, float]]
+
+
+def _refined(windows: list[Window], gyro: GyroIntegral, line: Line) -> tuple[Line, Mapping, _Near] | None:
+    """Map, windows' offsets and line in turn, each from the others."""
+    centres = np.array([w.centre for w in windows])
+    mapping, near = None, None
+    start = line
+    for _ in range(_ROUNDS):
+        at = [line.offset_at(c) for c in centres]
+        mapping = learn_mapping(windows, gyro, at, line.drift)
+        if mapping is None:
+            return None
+        near = [refine_offset(w, gyro, o, line.drift, mapping) for w, o in zip(windows, at, strict=True)]
+        offset, sigma = np.array(near).T
+        with np.errstate(invalid="ignore"):
+            close = np.isfinite(sigma) & (np.abs(offset - [start.offset_at(c) for c in centres]) < _NEAR_MOST)
+        if close.sum() < 2:
+            close = np.isfinite(sigma)
+        if not close.any():
+            return None
+        line = fit_line(centres[close], offset[close], sigma[close])
+    assert mapping is not None and near is not None
+    return line, mapping, near
+
+
+def _check(
+    which: int,
+    windows: list[Window],
+    curve: Floats,
+    gyro: GyroIntegral,
+    offsets: Floats,
+    line: Line,
+    near: tuple[float, float],
+) -> Check:
+    window = windows[which]
+    at = line.offset_at(window.centre)
+    offset, sigma = near
+    tolerance = max(_NEAR, min(_NEAR_SIGMAS * sigma, _NEAR_MOST))
+    _, covered = gyro_rotation(window, gyro, np.array([at]), line.drift)
+    others = windows[:which] + windows[which + 1 :]
+    mapping = learn_mapping(others, gyro, [line.offset_at(w.centre) for w in others], line.drift)
+    by_others = mapping is not None and _best_is(
+        at, tolerance, offsets, correlation(window, gyro, offsets, line.drift, mapping)
+    )
+    return Check(
+        window,
+        bool(covered.mean() >= 0.5),
+        offset if np.isfinite(sigma) else float("nan"),
+        sigma,
+        _best_is(at, tolerance, offsets, curve),
+        by_others,
+    )
+
+
+def _best_is(at: float, tolerance: float, offsets: Floats, curve: Floats) -> bool:
+    """Whether the highest point of a curve lies within tolerance of ``at``."""
+    if not np.isfinite(curve).any():
+        return False
+    return bool(abs(float(offsets[int(np.nanargmax(curve))]) - at) <= tolerance)
+
+
+def predicted_and_seen(window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping) -> tuple[Floats, Floats]:
+    """Rotation that gyro, line and map predict, and that seen (float64 [n, 3] each), where the gyro covers."""
+    at = np.array([line.offset_at(window.centre)])
+    rotation, covered = gyro_rotation(window, gyro, at, line.drift)
+    length, good = window.end - window.start, covered[0] > 0
+    turned = without_bias(rotation, covered, length)[0] @ mapping.matrix
+    return turned[good], without_bias(window.seen[None], covered, length)[0][good]
+
+
+def _side_by_side(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> tuple[Floats, Floats]:
+    pairs = [predicted_and_seen(w, gyro, line, mapping) for w in windows]
+    return np.concatenate([p for p, _ in pairs]), np.concatenate([s for _, s in pairs])
+
+
+def _quick_gain(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> float:
+    """Gain of the quick over that of the slow part of the predicted rotation, in what was seen."""
+    slow_quick, seen = [], []
+    for window in windows:
+        turned, by_picture = predicted_and_seen(window, gyro, line, mapping)
+        if len(turned) < 20:
+            continue
+        step = float(np.median(window.end - window.start))
+        slow = gaussian_filter1d(turned, _SMOOTH_S / step, axis=0)
+        slow_quick.append(np.stack([slow.ravel(), (turned - slow).ravel()], axis=1))
+        seen.append(by_picture.ravel())
+    if not seen:
+        return float("nan")
+    parts, picture = np.concatenate(slow_quick), np.concatenate(seen)
+    noise = float(np.median([w.noise for w in windows]))
+    if parts[:, 1].std() < 2 * noise:
+        return float("nan")
+    gain = np.linalg.lstsq(parts, picture, rcond=None)[0]
+    return float(gain[1] / gain[0]) if abs(gain[0]) > 0.05 else float("nan")

@@ -1,0 +1,131 @@
+"""One straight line for a clock: found by adding up the windows' evidence, fitted robustly, with an honest error.
+
+A clock's offset is a line over the recording: an offset and a drift. It is searched for over all windows at once
+(a Hough transform over evidence), so that a window that misleads by itself cannot mislead alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+MAX_DRIFT = 500e-6
+"""Seconds per second: ten times what a quartz is allowed."""
+
+_TYPICAL_DRIFT = 150e-6  # prior of the drift; it only speaks where the windows span a few seconds
+_CAP_NATS = 60.0  # evidence after which more of it from one window says nothing more
+_APART = 0.2  # seconds from the best line after which another line is another answer
+_FLOOR = 30e-6  # seconds; no window is trusted further, whatever its residuals say
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """``offset + drift · (t − at)``, t in seconds of recording time on the gyro's axis.
+
+    Attributes:
+        offset: seconds to add to the stream's times.
+        drift: seconds per second of recording time.
+        at: where ``offset`` holds.
+        covariance: float64 [2, 2] of (offset, drift).
+    """
+
+    at: float
+    offset: float
+    drift: float
+    covariance: Any = None
+
+    def offset_at(self, seconds: float) -> float:
+        """Seconds to add at an instant."""
+        return self.offset + self.drift * (seconds - self.at)
+
+    def sigma_at(self, seconds: float) -> float:
+        """Its standard error, seconds."""
+        row = np.array([1.0, seconds - self.at])
+        return float(np.sqrt(row @ self.covariance @ row))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A line found by adding up evidence.
+
+    Attributes:
+        line: without an error yet.
+        rivalry: evidence of the best other answer over that of this one, 0 to 1; near 1 nothing was found.
+    """
+
+    line: Line
+    rivalry: float
+
+
+def find_line(curves: Floats, offsets: Floats, centres: Floats) -> Candidate | None:
+    """The line along which the windows' evidence adds up highest; None where there is none.
+
+    Args:
+        curves: float64 [w, k], nats; NaN where an offset cannot be judged.
+        offsets: float64 [k], seconds, evenly spaced.
+        centres: float64 [w], seconds, ascending.
+    """
+    height = _levelled(curves)
+    if not height.any():
+        return None
+    step = float(offsets[1] - offsets[0])
+    middle, half = (centres[0] + centres[-1]) / 2, (centres[-1] - centres[0]) / 2
+    count = int(np.ceil(MAX_DRIFT * half / step))
+    drifts = np.linspace(-MAX_DRIFT, MAX_DRIFT, 2 * count + 1) if count else np.zeros(1)
+    total = np.stack([_added_up(height, step, d * (centres - middle)) for d in drifts])
+    i, j = np.unravel_index(int(np.argmax(total)), total.shape)
+    elsewhere = np.abs(offsets - offsets[j]) > _APART
+    rival = float(total[:, elsewhere].max()) if elsewhere.any() else 0.0
+    line = Line(float(middle), float(offsets[j]), float(drifts[i]))
+    return Candidate(line, rival / float(total[i, j]))
+
+
+def _levelled(curves: Floats) -> Floats:
+    """Evidence above each window's own background, no window louder than the cap; 0 where unknown."""
+    known = np.isfinite(curves)
+    background = np.array([np.median(c[k]) if k.any() else 0.0 for c, k in zip(curves, known, strict=True)])
+    height = np.where(known, np.maximum(np.where(known, curves, 0.0) - background[:, None], 0.0), 0.0)
+    loudest = np.maximum(height.max(axis=1, keepdims=True), 1e-12)
+    return np.asarray(height * np.minimum(1.0, _CAP_NATS / loudest), np.float64)
+
+
+def _added_up(height: Floats, step: float, shifts: Floats) -> Floats:
+    """The sum of the curves, each read ``shifts`` seconds further on, between samples linearly."""
+    k = height.shape[1]
+    grid = np.arange(k, dtype=np.float64)
+    return np.asarray(
+        sum(np.interp(grid + s / step, grid, h, left=0.0, right=0.0) for h, s in zip(height, shifts, strict=True)),
+        np.float64,
+    )
+
+
+def fit_line(centres: Floats, offsets: Floats, sigmas: Floats) -> Line:
+    """Weighted least squares, reweighted against outliers; the error grows with the scatter that is left.
+
+    Args:
+        centres: float64 [w], seconds.
+        offsets: float64 [w], seconds.
+        sigmas: float64 [w], seconds, their standard errors.
+    """
+    sigma = np.hypot(sigmas, _FLOOR)
+    at = float(np.average(centres, weights=1 / sigma**2))
+    design = np.stack([np.ones_like(centres), centres - at], axis=1)
+    prior = np.diag([0.0, 1 / _TYPICAL_DRIFT**2])
+    weight = 1 / sigma**2
+    solution, precision = np.zeros(2), np.eye(2)
+    for _ in range(10):
+        precision = design.T @ (design * weight[:, None]) + prior
+        solution = np.linalg.solve(precision, design.T @ (weight * offsets))
+        left = np.abs(offsets - design @ solution) / sigma
+        weight = np.minimum(1.0, 2.0 / np.maximum(left / max(float(np.median(left)), 1.0), 1e-12)) / sigma**2
+    left = offsets - design @ solution
+    # Scatter beyond the windows' own errors is error too. Few windows tell little of it: the count below the
+    # sum allows for that as Student's t does.
+    freedom = max(len(centres) - 2, 1)
+    excess = max(1.0, float((weight * left**2).sum()) / freedom) * (1 + 2 / freedom)
+    return Line(at, float(solution[0]), float(solution[1]), np.linalg.inv(precision) * excess)
