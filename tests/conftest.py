@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+from pathlib import Path
 
 import cv2
 import filelock
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import align
+from align.pipeline.config import RunConfig
+from align.schemas.options import AlignOptions
 from align.schemas.sample import (
     EncodedAudio,
     EncodedImage,
@@ -185,3 +189,38 @@ def synth_folder(tmp_path_factory):
 def synth_dataset(synth_folder):
     """Four linked recordings of 12 s in one folder: complete, no sound, no IMU, no narrations."""
     return synth_folder(count=4, duration_s=12.0, no_audio=(1,), no_imu=(2,), no_narration=(3,))
+
+
+# -- Real recordings -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real recordings beside the repository; they are not part of it."""
+    folder = Path(__file__).parent.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real recordings (../shared/data) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_ego4d(shared_data):
+    """Three real recordings laid out as an EGO4D download."""
+    return shared_data / "ego4d"
+
+
+# -- Runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def align_run(tmp_path_factory):
+    """Carry out a run: ``align_run(folder, formats=("parquet",), options={"frames": 3}) -> Path``."""
+
+    def run(folder, *, options=None, **changes):
+        out = tmp_path_factory.mktemp("run") / "out"
+        changes = {"workers": 1, **changes}
+        given = AlignOptions(**(options or {}))
+        align.run(RunConfig(source="ego4d", input=str(folder), output=str(out), options=given, **changes))
+        return out
+
+    return run

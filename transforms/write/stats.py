@@ -124,8 +124,8 @@ def _sums(row: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _bin(coverage: float) -> int:
-    """Tenths, rounded down; full coverage has a bin of its own."""
-    return min(max(int(coverage * _BINS), 0), _BINS)
+    """Tenths, rounded down; full coverage has a bin of its own. In float32, as the column is stored."""
+    return int(np.clip(np.float32(coverage) * np.float32(_BINS), 0, _BINS))
 
 
 def _image_moments(row: Mapping[str, Any]) -> dict[str, int]:

@@ -7,17 +7,24 @@ parts of a sample stand together, and ``imu.npy`` decodes as ``npy``.
 from __future__ import annotations
 
 import io
+import itertools
+import json
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, cast
 
 import numpy as np
+import pyarrow as pa
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from align.schemas.features import COLUMNS, MEDIA_COLUMNS
+from align.schemas.errors import AlignError
+from align.schemas.features import COLUMNS, MEDIA_COLUMNS, MISSING_REASON
 from align.transforms.write.commit import Sink, strict_json
 
+_NAME = re.compile(r"^(?P<key>[^./]+)[.](?P<kind>[^/]+)$")
+_FRAME = re.compile(r"^f\d+[.]jpg$")
 _OWN_PART = (*MEDIA_COLUMNS, "imu", "imu_mask")
 JSON_COLUMNS = tuple(name for name in COLUMNS if name not in (*_OWN_PART, "missing_reason"))
 """What ``KEY.json`` may hold. ``text`` is among them: in ``KEY.txt`` a line break may be a sentence's own."""
@@ -108,3 +115,62 @@ def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     npy.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
+
+
+def read_rows(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The rows of a tar, in its order: what :func:`parts` was given, media paths included.
+
+    Raises:
+        AlignError: ``bad_shard``, a member is no part of a sample, or a sample has no JSON of its own.
+        tarfile.TarError: it is not a tar, or a broken one.
+        ValueError: an array or a JSON cannot be read.
+    """
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        members = ((*_split_name(member), tar.extractfile(member)) for member in tar)
+        pieces = ((key, kind, content.read() if content else b"") for key, kind, content in members)
+        for key, group in itertools.groupby(pieces, key=lambda piece: piece[0]):
+            yield _row(key, {kind: data for _, kind, data in group})
+
+
+def _split_name(member: tarfile.TarInfo) -> tuple[str, str]:
+    match = _NAME.match(member.name)
+    if match is None or not member.isfile():
+        raise AlignError("bad_shard", f"tar member {member.name!r} is no part of a sample", stage="verify")
+    return match["key"], match["kind"]
+
+
+def _row(key: str, found: Mapping[str, bytes]) -> dict[str, Any]:
+    said = json.loads(found.get("json", b"{}"))
+    if said.get("key") != key:
+        raise AlignError("bad_shard", f"sample {key} has no {key}.json that bears its key", stage="verify")
+    missing = said.get("missing", {})
+    frames = sorted(kind for kind in found if _FRAME.match(kind))
+    row = {name: _restored(said.get(name), COLUMNS[name]) for name in JSON_COLUMNS} | {
+        "image": _media(key, found, "jpg"),
+        "frames": [_media(key, found, kind) for kind in frames] or None,
+        "audio": _media(key, found, "flac"),
+        "imu": _array(found, "imu.npy"),
+        "imu_mask": _array(found, "imu_mask.npy"),
+        "missing": missing,
+        "missing_reason": {field.name: missing.get(field.name) for field in MISSING_REASON},
+    }
+    lists = {"audio": ("audio_gaps",), "text": ("text", "text_raw", "text_times_ns")}
+    null = {name for modality, names in lists.items() if modality in missing for name in names}
+    if not frames:
+        null.add("frame_times_ns")
+    return {name: None if name in null else row[name] for name in COLUMNS}
+
+
+def _restored(value: Any, dtype: pa.DataType) -> Any:
+    """A value of ``KEY.json`` with what was left out of it put back."""
+    if pa.types.is_struct(dtype):
+        return {f.name: _restored((value or {}).get(f.name), f.type) for f in dtype}
+    return [] if value is None and pa.types.is_list(dtype) else value
+
+
+def _media(key: str, found: Mapping[str, bytes], kind: str) -> dict[str, Any] | None:
+    return {"bytes": found[kind], "path": f"{key}.{kind}"} if kind in found else None
+
+
+def _array(found: Mapping[str, bytes], kind: str) -> NDArray[Any] | None:
+    return npy.read_array(io.BytesIO(found[kind]), allow_pickle=False) if kind in found else None
