@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -22,10 +22,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 class _LazyGroup(click.Group):
     """Commands that live in modules of their own are imported when they are asked for."""
 
-    elsewhere = {"synth": "align.pipeline.synth_command", "sync": "align.pipeline.sync_command"}  # noqa: RUF012
+    elsewhere: ClassVar = {"synth": "align.pipeline.synth_command"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["run", "plan", "synth", "inspect", "verify", "stats", "sync", "clean", "completion"]
+        return ["run", "plan", "synth", "inspect", "verify", "completion"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.elsewhere:

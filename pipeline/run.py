@@ -53,6 +53,10 @@ def run(config: RunConfig, *, show: Show | None = None) -> RunResult:
         UsageError: the configuration cannot be meant, found before any work.
         AlignError: the run as a whole failed; what is finished stays for ``resume``.
     """
+    if config.beam_args:
+        with _quiet_beam():
+            from align.pipeline.runners import refuse_unknown
+        refuse_unknown(config.beam_args)
     check(config)
     with _quiet_beam():
         import apache_beam as beam

@@ -26,12 +26,7 @@ def choose_runner(config: RunConfig) -> Any:
 
 
 def pipeline_options(config: RunConfig, workers: int) -> beam_options.PipelineOptions:
-    """Beam's options for a run.
-
-    Raises:
-        UsageError: an option that neither we nor Beam know.
-    """
-    _refuse_unknown(config.beam_args)
+    """Beam's options for a run."""
     arguments = list(config.beam_args)
     if config.runner not in IN_PROCESS:
         return beam_options.PipelineOptions([f"--runner={config.runner}", *arguments])
@@ -40,7 +35,12 @@ def pipeline_options(config: RunConfig, workers: int) -> beam_options.PipelineOp
     return beam_options.PipelineOptions(arguments)
 
 
-def _refuse_unknown(arguments: tuple[str, ...]) -> None:
+def refuse_unknown(arguments: tuple[str, ...]) -> None:
+    """Check options that are passed through.
+
+    Raises:
+        UsageError: an option that neither we nor Beam know.
+    """
     parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve", allow_abbrev=False)
     for kind in _all_subclasses(beam_options.PipelineOptions):
         if kind.__module__ == beam_options.__name__:

@@ -103,6 +103,9 @@ class WindowBuilder:
             frame.time_ns,
             size=self._options.image_size,
             stereo_left=self._recording.stereo,
+            sample_aspect=self._segment.media.video.sample_aspect
+            if self._segment.media.video
+            else Fraction(1),
         )
         self._quality["tone_mapped"] = picture.tone_mapped
         return EncodedImage(encode_jpeg(picture, self._options.jpeg_quality), picture.time_ns)

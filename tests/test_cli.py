@@ -1,0 +1,147 @@
+"""What a user types wrong, and what comes back: one line, the right exit code, before any work."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from align.pipeline.cli import main
+
+Said = tuple[int, str, str]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    def run(*arguments: str) -> Said:
+        code = 0
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An EGO4D folder without any video."""
+    path = tmp_path / "in" / "v2"
+    path.mkdir(parents=True)
+    (path / "ego4d.json").write_text('{"version": "v2", "videos": [], "clips": []}')
+    return path.parent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--source", "ego5d"], "did you mean 'ego4d'"),
+        (["--window", "0"], "--window must be between"),
+        (["--window", "five"], "'five' is not a number of seconds"),
+        (["--stride", "0"], "--stride must be at least"),
+        (["--anchor", "gird"], "gird"),
+        (["--frames", "0"], "--frames must be between"),
+        (["--format", "parquett"], "did you mean parquet"),
+        (["--require", "sound"], "--require knows image"),
+        (["--split", "train=0.9"], "--split"),
+        (["--shard-size", "many"], "not a size"),
+        (["--workers", "-1"], "--workers"),
+        (["--min-coverage", "2"], "--min-coverage must be between"),
+        (["--windwo", "5"], "did you mean --window"),
+        (["--max-failures", "7"], "--max-failures must be between"),
+        (["--image-size", "1"], "--image-size must be between"),
+        (["--media", "fullscale"], "did you mean full_scale"),
+        (["--recordings", "nobody"], "nobody"),
+        ([], "no recordings"),
+    ],
+)
+def test_bad_usage_is_one_clear_line_before_any_work(
+    say: Callable[..., Said], folder: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    out = tmp_path / "out"
+    given = {"--source": "ego4d", "--input": str(folder), "--output": str(out)}
+    given |= dict(zip(arguments[::2], arguments[1::2], strict=True))
+    code, _, err = say("run", *(part for pair in given.items() for part in pair))
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_folder_that_is_not_there_is_named(say: Callable[..., Said], tmp_path: Path) -> None:
+    missing = str(tmp_path / "nowhere")
+    code, _, err = say("run", "--source", "ego4d", "--input", missing, "--output", str(tmp_path / "out"))
+    assert code == 2
+    assert missing in err
+
+
+def test_an_output_with_something_in_it_is_not_touched(
+    say: Callable[..., Said], shared_ego4d: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    code, _, err = say("run", "--source", "ego4d", "--input", str(shared_ego4d), "--output", str(tmp_path))
+    assert code == 2
+    assert "not empty" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("missing", ["--source", "--input", "--output"])
+def test_a_missing_option_is_named(say: Callable[..., Said], folder: Path, missing: str) -> None:
+    given = {"--source": "ego4d", "--input": str(folder), "--output": "out"}
+    del given[missing]
+    code, _, err = say("run", *(part for pair in given.items() for part in pair))
+    assert code == 2
+    assert missing in err
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(
+    say: Callable[..., Said], folder: Path, tmp_path: Path
+) -> None:
+    toml = tmp_path / "run.toml"
+    toml.write_text('source = "ego4d"\nwindow = 0\nsplit = {train = 0.5, val = 0.5}\n')
+    given = ("run", "--config", str(toml), "--input", str(folder), "--output", "out")
+    code, _, err = say(*given)
+    assert (code, "--window" in err) == (2, True)
+    code, _, err = say(*given, "--window", "5")
+    assert (code, "no recordings" in err) == (2, True)
+
+
+def test_a_misspelt_key_in_the_file_is_named(say: Callable[..., Said], tmp_path: Path) -> None:
+    toml = tmp_path / "run.toml"
+    toml.write_text("windw = 5\n")
+    code, _, err = say("run", "--config", str(toml), "--output", "out")
+    assert code == 2
+    assert "did you mean window" in err
+
+
+def test_a_plan_says_what_a_run_would_do(say: Callable[..., Said], shared_ego4d: Path) -> None:
+    code, out, _ = say("plan", "--source", "ego4d", "--input", str(shared_ego4d))
+    assert code == 0
+    assert "redacted" in out
+    assert "to write" in out
+
+
+def test_inspect_shows_every_stream(say: Callable[..., Said], shared_ego4d: Path) -> None:
+    video = next((shared_ego4d / "v2/full_scale").glob("3c8d*.mp4"))
+    code, out, _ = say("inspect", str(video))
+    assert code == 0
+    assert all(word in out for word in ("h264 854x480", "aac", "4,795 rows", "362 frames"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--help"], "align synth"), (["run", "--help"], "--min-coverage"), (["--version"], "0.1.0")],
+)
+def test_help_and_version_answer(arguments: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "align.pipeline.cli", *arguments]
+    assert words in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script(say: Callable[..., Said], shell: str) -> None:
+    code, out, _ = say("completion", shell)
+    assert code == 0
+    assert "_ALIGN_COMPLETE" in out
