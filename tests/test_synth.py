@@ -445,7 +445,9 @@ def test_missing_streams_are_missing_everywhere(synth_dataset):
         ({"imu_axes": "XXZ"}, "--imu-axes"), ({"joints_s": (25.0,)}, "--joint"),
         ({"imu_jumps_s": (0.3,)}, "--imu-jump"), ({"joints_s": (5.0,), "imu_jumps_s": (-0.3,)}, "--imu-jump"),
         ({"imu_gaps": ((1.0, 0.0),)}, "gap"), ({"redacted": ((2.0, 1.0),)}, "--redact"),
-        ({"motion": "flying"}, "--motion"), ({"seed": -1}, "--seed"), ({"gyro_noise": -1.0}, "noise"),
+        ({"motion": "flying"}, "--motion"), ({"no_imu": (3,)}, "numbered 0 to 2"),
+        ({"fps": Fraction("59.9401")}, "--fps"), ({"imu_gaps": ((math.nan, 1.0),)}, "finite"),
+        ({"seed": -1}, "--seed"), ({"gyro_noise": -1.0}, "noise"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_meant_are_refused_by_name(change, word):
@@ -485,9 +487,13 @@ def test_the_command_writes_and_says_what_to_type_next(tmp_path):
 
 def test_the_command_never_deletes_what_it_did_not_write(tmp_path):
     (tmp_path / "diary.txt").write_text("dear diary")
+    (tmp_path / "v2").mkdir()
     caught = CliRunner().invoke(synth, [str(tmp_path), "--force"])
     assert isinstance(caught.exception, UsageError)
-    assert [p.name for p in tmp_path.iterdir()] == ["diary.txt"]
+    (tmp_path / "truth.json").write_text('{"format": "align-synth"}')
+    caught = CliRunner().invoke(synth, [str(tmp_path), "--force"])
+    assert isinstance(caught.exception, UsageError)
+    assert {p.name for p in tmp_path.iterdir()} == {"diary.txt", "v2", "truth.json"}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from align.transforms.synth.clock import Rows, imu_clock, imu_rows, joints_ns, s
 from align.transforms.synth.ego4d import ego4d_json, manifest_csv, narration_json
 from align.transforms.synth.options import SynthOptions
 from align.transforms.synth.story import Story, generator, tell
-from align.transforms.synth.truth import FILE, Event, RecordingTruth, Truth, read_truth
+from align.transforms.synth.truth import FILE, Event, RecordingTruth, Truth, is_synthetic
 
 Progress = Callable[[int, int], None]
 IMU_COLUMNS = ("gyro_x", "gyro_y", "gyro_z", "accl_x", "accl_y", "accl_z")
@@ -82,11 +82,7 @@ def _clear(folder: Path, *, force: bool) -> None:
         raise UsageError(
             f"{folder} is not empty: name a new folder, or add --force to replace synthetic recordings"
         )
-    try:
-        read_truth(folder)
-    except (OSError, ValueError, KeyError, TypeError):
-        held.add("")
-    if not held <= {"v2", FILE}:
+    if not (held <= {"v2", FILE} and is_synthetic(folder)):
         raise UsageError(
             f"{folder} holds other things than synthetic recordings: --force will not delete them"
         )

@@ -82,10 +82,12 @@ def timing(options: SynthOptions, rng: np.random.Generator) -> Timing:
 def _kept(options: SynthOptions, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Which frames are shown: bursts of 1 to 5 are dropped, never the first or the last."""
     kept = np.ones(options.frames, bool)
-    target = round(options.vfr * options.frames)
-    while options.frames > 2 and (~kept).sum() < min(target, options.frames - 2):
+    left = min(round(options.vfr * options.frames), options.frames - 2)
+    while left > 0:
         at, burst = int(rng.integers(1, options.frames - 1)), int(rng.integers(1, 6))
-        kept[at : min(at + burst, options.frames - 1)] = False
+        dropped = slice(at, min(at + burst, options.frames - 1))
+        left -= int(kept[dropped].sum())
+        kept[dropped] = False
     return kept
 
 

@@ -95,63 +95,62 @@ class SynthOptions:
 
     def __post_init__(self) -> None:
         _check(1 <= self.count <= 100_000, "--count must be between 1 and 100000")
+        _check(self.motion in ("walking", "pan", "static"), f"unknown --motion {self.motion!r}")
+        _check(self.seed >= 0, "--seed must be 0 or more")
+        lacking = self.no_audio + self.no_imu + self.no_narration
+        numbered = all(0 <= i < self.count for i in lacking)
+        _check(
+            numbered, f"--no-audio, --no-imu, --no-narration: recordings are numbered 0 to {self.count - 1}"
+        )
+        self._check_media()
+        self._check_imu()
+        self._check_spans()
+
+    def _check_media(self) -> None:
         _check(0.1 <= self.duration_s <= 86_400, "--duration must be between 0.1 and 86400 seconds")
+        rates = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+        _check(self.audio_rate in rates, f"--audio-rate must be one of {', '.join(map(str, rates))} Hz")
         _check(Fraction(1, 10) <= self.fps <= 1000, "--fps must be between 0.1 and 1000")
-        _check(
-            self.fps.numerator < 10**6, f"--fps {self.fps} is not a rate that cameras have: try 30000/1001"
-        )
-        _check(
-            math.floor(Fraction(self.duration_s) * self.fps) >= 1, "--duration must hold at least one frame"
-        )
-        sides = (self.width, self.height)
-        _check(
-            all(32 <= s <= 4096 and s % 2 == 0 for s in sides),
-            "--size needs even sides from 32 to 4096 pixels",
-        )
+        # The MP4 counts in the least common multiple of both rates, in 31 bits.
+        fits = math.lcm(self.fps.numerator, self.audio_rate) < 2**31
+        _check(fits, f"--fps {self.fps} is not a rate that cameras have: try 30000/1001")
+        _check(self.frames >= 1, "--duration must hold at least one frame")
+        even = all(32 <= s <= 4096 and s % 2 == 0 for s in (self.width, self.height))
+        _check(even, "--size needs even sides from 32 to 4096 pixels")
         _check(self.codec in ("h264", "vp9"), f"unknown --codec {self.codec!r}: h264 or vp9")
         _check(1 <= self.gop <= 10_000, "--gop must be between 1 and 10000 frames")
         _check(0 <= self.bframes <= 16, "--bframes must be between 0 and 16")
         _check(0.0 <= self.vfr <= 0.9, "--vfr must be between 0 and 0.9")
-        starts = (self.video_start_s, self.audio_start_s)
-        _check(
-            all(0 <= s <= 3600 for s in starts), "--video-start and --audio-start must be 0 to 3600 seconds"
-        )
+        starts = all(0 <= s <= 3600 for s in (self.video_start_s, self.audio_start_s))
+        _check(starts, "--video-start and --audio-start must be 0 to 3600 seconds")
         _check(self.audio_start_s < self.end_s, "--audio-start must lie before the end of the video")
-        _check(
-            self.audio_rate in (16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
-            "--audio-rate must be 16000, 22050, 24000, 32000, 44100 or 48000 Hz",
-        )
+
+    def _check_imu(self) -> None:
         _check(20 <= self.imu_rate_hz <= 8000, "--imu-rate must be between 20 and 8000 Hz")
-        period_ms = 1000 / self.imu_rate_hz
-        _check(0 <= self.imu_jitter_ms < period_ms / 2, "--imu-jitter must be less than half an IMU period")
+        steady = 0 <= self.imu_jitter_ms < 500 / self.imu_rate_hz
+        _check(steady, "--imu-jitter must be less than half an IMU period")
         _check(abs(self.imu_offset_s) <= 3600, "--imu-offset must be within ±3600 seconds")
         _check(abs(self.imu_drift_ppm) <= 10_000, "--imu-drift must be within ±10000 ppm")
-        _check(
-            sorted(self.imu_axes.upper()) == ["X", "Y", "Z"],
-            "--imu-axes names X, Y and Z once each, e.g. yXZ",
-        )
-        _check(self.gyro_noise >= 0 and self.accl_noise >= 0, "noise cannot be negative")
-        _check(self.motion in ("walking", "pan", "static"), f"unknown --motion {self.motion!r}")
-        _check(self.seed >= 0, "--seed must be 0 or more")
-        inside = all(self.video_start_s < j < self.end_s for j in self.joints_s)
-        _check(
-            inside and list(self.joints_s) == sorted(set(self.joints_s)),
-            "--joint: ascending, inside the video",
-        )
+        whole = sorted(self.imu_axes.upper()) == ["X", "Y", "Z"]
+        _check(whole, "--imu-axes names X, Y and Z once each, e.g. yXZ")
+        noises = (self.gyro_noise, self.accl_noise)
+        _check(all(0 <= n < math.inf for n in noises), "--gyro-noise and --accl-noise cannot be negative")
+        _check(all(map(math.isfinite, self.gyro_bias)), "--gyro-bias must be finite")
         _check(len(self.imu_jumps_s) in (0, len(self.joints_s)), "--imu-jump: none, or one for each --joint")
-        _check(
-            all(j >= 0 for j in self.imu_jumps_s), "--imu-jump must be 0 or more: clocks leap ahead, not back"
-        )
-        _check(
-            all(length > 0 for _, length in self.audio_gaps + self.imu_gaps),
-            "a gap's length must be positive",
-        )
-        _check(
-            all(start < end for start, end in self.redacted), "--redact needs START:END with START before END"
-        )
-        _check(
-            not self.redacted or list(self.redacted) == sorted(self.redacted), "--redact: in ascending order"
-        )
+        ahead = all(0 <= j <= 3600 for j in self.imu_jumps_s)
+        _check(ahead, "--imu-jump must be 0 to 3600 seconds: clocks leap ahead, not back")
+
+    def _check_spans(self) -> None:
+        gaps = self.audio_gaps + self.imu_gaps
+        finite = all(math.isfinite(n) for pair in gaps + self.redacted for n in pair)
+        _check(finite, "gaps and redactions must be finite numbers of seconds")
+        _check(all(length > 0 for _, length in gaps), "a gap's length must be positive")
+        ascending = all(start < end for start, end in self.redacted)
+        _check(ascending, "--redact needs START:END with START before END")
+        _check(list(self.redacted) == sorted(self.redacted), "--redact: in ascending order")
+        inside = all(self.video_start_s < j < self.end_s for j in self.joints_s)
+        distinct = list(self.joints_s) == sorted(set(self.joints_s))
+        _check(inside and distinct, "--joint: in ascending order, inside the video")
 
     @property
     def end_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +102,10 @@ class Sound:
         phase = self.pitch(seconds)
         loudness = 0.12 * (1 + 0.7 * np.sin(self.tremolo(seconds)))
         wave = loudness * (np.sin(phase) + 0.4 * np.sin(2 * phase))
-        for centre in self.clicks_ns:
+        reach = round(_REACH * CLICK_SIGMA_S * NS)
+        first = bisect_left(self.clicks_ns, times_ns[0] - reach)
+        last = bisect_right(self.clicks_ns, times_ns[-1] + reach)
+        for centre in self.clicks_ns[first:last]:
             near = _near(times_ns, centre, CLICK_SIGMA_S)
             wave[near] += 0.6 * click((times_ns[near] - centre) / NS)
         return np.asarray(np.rint(wave * 32767), np.int16)

@@ -97,10 +97,24 @@ def read_truth(folder: Path) -> Truth:
         OSError: there is no such file.
         ValueError: the file is not a truth of this format.
     """
+    content = _read(folder)
+    return Truth(SynthOptions.from_dict(content["options"]), tuple(map(_recording, content["recordings"])))
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether the folder holds the truth of an earlier synthesis, of whatever version."""
+    try:
+        _read(folder)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _read(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / FILE).read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{folder / FILE} was not written by align synth")
-    return Truth(SynthOptions.from_dict(content["options"]), tuple(map(_recording, content["recordings"])))
+    return content
 
 
 def _recording(values: dict[str, Any]) -> RecordingTruth:
