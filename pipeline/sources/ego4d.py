@@ -67,8 +67,8 @@ def _give(
 ) -> Iterator[Recording | Fault]:
     if options.limit == 0:
         return
-    media_files = storage.list_names(storage.join(root, options.media))
-    imu_files = storage.list_names(storage.join(root, "imu"))
+    media_files = _list(root, options.media)
+    imu_files = _list(root, "imu")
     given = 0
     with _open_narrations(root, choice.videos) as narrations:
         yield from (*catalogue.faults, *narrations.faults)
@@ -143,8 +143,18 @@ def _find_root(folder: str) -> str:
 
 
 def _items(root: str) -> Iterator[tuple[str, object]]:
-    with storage.open_binary(storage.join(root, _MASTER)) as file:
-        yield from stream_items(file, _MASTER)
+    try:
+        with storage.open_binary(storage.join(root, _MASTER)) as file:
+            yield from stream_items(file, _MASTER)
+    except OSError as e:
+        raise AlignError("unreadable", f"{_MASTER} cannot be read: {e}", stage="source") from e
+
+
+def _list(root: str, folder: str) -> frozenset[str]:
+    try:
+        return storage.list_names(storage.join(root, folder))
+    except OSError as e:
+        raise AlignError("unreadable", f"{folder}/ cannot be listed: {e}", stage="source") from e
 
 
 def _read_catalogue(root: str) -> _Catalogue:
@@ -259,6 +269,10 @@ def _recording(
         absent["imu"] = f"has_imu is set but {imu_name} is not there"
     if has_table and not entry.has_imu:
         yield _note(entry, "unexpected_imu", f"{imu_name} is there and used, although has_imu is not set")
+    if entry.hides_redaction:
+        yield _note(
+            entry, "unplaced_redaction", "has_redacted_regions is set but no redacted_intervals are given"
+        )
     told = narrations.of(entry.video_uid, entry.origin_ns, entry.span)
     if told.narrations is None:
         absent["text"] = narrations.absence

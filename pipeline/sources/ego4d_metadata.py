@@ -29,6 +29,7 @@ class Entry:
         video_uid: the canonical video; IMU and narrations go by it.
         origin_ns: where the recording clock's 0 lies on the canonical video's clock; 0 for videos.
         has_audio: False only where the metadata says that there is none.
+        hides_redaction: parts are said to be blanked, but not which.
     """
 
     recording_id: str
@@ -41,6 +42,7 @@ class Entry:
     scenarios: tuple[str, ...]
     joints_ns: tuple[int, ...]
     redacted: tuple[TimeSpan, ...]
+    hides_redaction: bool = False
 
 
 def read_uid(entry: Fields, field: str) -> str:
@@ -82,6 +84,7 @@ def read_video(entry: Fields) -> Entry:
     """
     media = fields.block(entry, "video_metadata")
     uid = read_uid(entry, "video_uid")
+    redacted = tuple(_redacted(entry))
     tuple(links(entry))  # a video whose ties cannot be read could end up on both sides of a split
     return Entry(
         recording_id=uid,
@@ -93,7 +96,8 @@ def read_video(entry: Fields) -> Entry:
         stereo=fields.flag(entry, "is_stereo"),
         scenarios=fields.texts(entry, "scenarios"),
         joints_ns=_joints(fields.blocks(entry, "video_components")),
-        redacted=tuple(_redacted(entry)),
+        redacted=redacted,
+        hides_redaction=fields.flag(entry, "has_redacted_regions") and not redacted,
     )
 
 
@@ -124,6 +128,7 @@ def read_clip(entry: Fields, video: Entry) -> Entry:
         scenarios=video.scenarios,
         joints_ns=tuple(j - origin_ns for j in video.joints_ns if 0 < j - origin_ns < inside.end_ns),
         redacted=tuple(cut for s in moved if (cut := s.cut_to(inside))),
+        hides_redaction=video.hides_redaction,
     )
 
 

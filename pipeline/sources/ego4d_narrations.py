@@ -93,10 +93,10 @@ class Narrations:
                 for uid, entry in stream_items(file, name):
                     if uid in wanted and uid not in self._places:
                         self._places[uid] = self._write(entry)
-        except AlignError as e:
+        except (AlignError, OSError) as e:
             # What stands before the fault is sound, and text is one modality of several.
             self.absence = f"{name} is damaged and does not name it before the damage"
-            self.faults.append(Fault("", None, "source", "bad_narrations", e.detail, "noted", 0))
+            self.faults.append(Fault("", None, "source", "bad_narrations", f"{name}: {e}", "noted", 0))
 
     def _write(self, entry: object) -> tuple[int, int]:
         offset = self._spool.tell()

@@ -11,8 +11,8 @@ from align.schemas.errors import AlignError
 
 Fields = Mapping[str, object]
 
-LONGEST_S = 10**8
-"""Three years: beyond any recording, within 64-bit nanoseconds."""
+LONGEST_S = 30 * 86_400
+"""Thirty days: beyond any recording, and few enough windows for a header that lies."""
 
 
 def wrong(field: str, value: object, wanted: str) -> AlignError:
