@@ -142,7 +142,7 @@ def synth(folder: Path, size: tuple[int, int], force: bool, **options: Any) -> N
     written = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     events = sum(len(r.events) for r in truth.recordings)
     click.echo(
-        f"{wanted.count} recordings of {wanted.duration_s:g} s with {events} events: "
+        f"Recordings: {wanted.count} of {wanted.duration_s:g} s, {events} events in all, "
         f"{written / 1e6:.1f} MB in {folder}\n"
         f"What is true of them: {folder / 'truth.json'}\n"
         f"Next: align run --source ego4d --input {folder} --output OUT"
