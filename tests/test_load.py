@@ -279,6 +279,29 @@ def test_what_is_missing_is_zeros_and_says_so(load, out, mixed_samples):
             assert (batch["ids"]["narration"][i] != 0) == bool(sample.text)
 
 
+def test_normalised_windows_have_zero_mean_and_unit_deviation(load, out, mixed_samples):
+    (batch,) = loader(load(out, batch_size=16, normalise="train"))
+    there, measured = batch["present"]["imu"], batch["imu_mask"]
+    imu = batch["imu"].numpy()[there].transpose(1, 0, 2)[:, measured.numpy()[there]]
+    np.testing.assert_allclose(imu.mean(axis=1), 0, atol=1e-3)
+    np.testing.assert_allclose(imu.std(axis=1), 1, atol=1e-3)
+    assert not batch["imu"].numpy().transpose(0, 2, 1)[~measured.numpy()].any()
+    (plain,) = loader(load(out, batch_size=16))
+    pixels = plain["image"].numpy().astype(float) / 255
+    scale = np.polyfit(pixels[:, 1].ravel(), batch["image"].numpy()[:, 1].ravel(), 1)
+    stats = json.loads((out / "stats.json").read_text())["splits"]["train"]["normalisation"]
+    green = stats["image"]["g"]
+    np.testing.assert_allclose(scale, [1 / green["std"], -green["mean"] / green["std"]], rtol=1e-4)
+    np.testing.assert_allclose(
+        batch["audio"] * stats["audio"]["std"]
+        + stats["audio"]["mean"] * (batch["present"]["audio"][:, None]),
+        plain["audio"],
+        atol=1e-5,
+    )
+    with pytest.raises(UsageError, match="train, val"):
+        load(out, normalise="test")
+
+
 def test_single_windows_may_be_batched_by_torchs_own_loader(load, out, mixed_samples):
     from torch.utils.data import DataLoader
 

@@ -58,6 +58,12 @@ class Committed:
         """Path of a shard -> its entry in the manifest's ``index``; empty where none was made."""
         return {entry["shard"]: entry for entry in self.manifest.get("index", ())}
 
+    def stats(self) -> Mapping[str, Any]:
+        """Content of ``stats.json``."""
+        with self.files.open_input_stream(f"{self.root}/stats.json") as stream:
+            found: Mapping[str, Any] = json.loads(stream.read())
+        return found
+
     def parquet(self, path: str) -> pq.ParquetFile:
         """Open a Parquet file of the data set. Close it after use."""
         local = isinstance(self.files, pyarrow.fs.LocalFileSystem)

@@ -29,6 +29,7 @@ from align.transforms.load.plan import (
     share,
 )
 from align.transforms.load.rows import Rows
+from align.transforms.views.normalise import Normalisation
 from align.transforms.views.views import Profile, columns
 
 
@@ -44,6 +45,7 @@ class Settings:
     shuffle: bool
     balance: bool
     drop_duplicates: bool
+    normalisation: Normalisation | None = None
 
     @property
     def indexed(self) -> bool:
@@ -198,8 +200,9 @@ class Windows(IterableDataset[Item]):
                 for _, row in draws:
                     duplicate_of = index["duplicate_of"][starts[group] + row] if index else None
                     yield make_item(
-                        rows[row], settings.profile, settings.modalities, self._dataset.options, duplicate_of
-                    )
+                        rows[row], settings.profile, settings.modalities, self._dataset.options,
+                        duplicate_of, settings.normalisation,
+                    )  # fmt: skip
 
     def _index(self, path: str) -> Mapping[str, list[Any]]:
         if path not in self._indexes:

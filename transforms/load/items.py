@@ -9,6 +9,7 @@ import torch
 
 from align.schemas.time import count_in
 from align.transforms.balance.negatives import identity, narration_id
+from align.transforms.views.normalise import Normalisation, normalise
 from align.transforms.views.views import Profile, view
 
 Item = dict[str, Any]
@@ -22,6 +23,7 @@ def make_item(
     modalities: Sequence[str],
     options: Mapping[str, Any],
     duplicate_of: str | None = None,
+    by: Normalisation | None = None,
 ) -> Item:
     """One window as a dict of tensors and strings; see :func:`align.load`.
 
@@ -31,9 +33,11 @@ def make_item(
         modalities: which of the profile's.
         options: the ``AlignOptions`` that the data set was written with.
         duplicate_of: key of the window of which this one is a near-duplicate.
+        by: the statistics to normalise with; None leaves values as they are.
     """
     made = view(row, profile, modalities, options["image_size"])
-    item: Item = {name: _filled(name, value, profile, options) for name, value in made.items()}
+    made = made if by is None else normalise(made, profile, by)
+    item: Item = {name: _filled(name, value, profile, options, by) for name, value in made.items()}
     item["present"] = {m: made[m] is not None for m in modalities}
     item["key"] = row["key"]
     item["ids"] = {
@@ -60,18 +64,21 @@ def _stacked(values: Sequence[Any]) -> Any:
     return list(values) if isinstance(first, str) else torch.tensor(values)
 
 
-def _filled(name: str, value: Any, profile: Profile, options: Mapping[str, Any]) -> Any:
+def _filled(
+    name: str, value: Any, profile: Profile, options: Mapping[str, Any], by: Normalisation | None
+) -> Any:
     if name == "text":
         return value or ""
     if value is not None:
         return torch.from_numpy(value)
-    return torch.zeros(_shape(name, profile, options), dtype=_dtype(name, profile))
+    return torch.zeros(_shape(name, profile, options), dtype=_dtype(name, profile, by is not None))
 
 
-def _dtype(name: str, profile: Profile) -> torch.dtype:
+def _dtype(name: str, profile: Profile, normalised: bool) -> torch.dtype:
     if name == "imu_mask":
         return torch.bool
-    return torch.uint8 if name in ("image", "video") and profile.pixels == "uint8" else torch.float32
+    raw = name in ("image", "video") and profile.pixels == "uint8" and not normalised
+    return torch.uint8 if raw else torch.float32
 
 
 def _shape(name: str, profile: Profile, options: Mapping[str, Any]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from align.schemas.errors import AlignError, UsageError
 from align.transforms.load.committed import Committed, open_committed
 from align.transforms.load.plan import Source
+from align.transforms.views.normalise import normalisation
 from align.transforms.views.views import Profile, check_written, find_profile
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def load(
     world: int | None = None,
     balance: bool = False,
     duplicates: Literal["keep", "drop"] = "keep",
+    normalise: str | None = None,
 ) -> Windows:
     """Read a data set for training.
 
@@ -64,6 +66,8 @@ def load(
         world: of how many; from ``torch.distributed`` if None, else 1.
         balance: draw each window as often as its ``weight`` says. Needs an index.
         duplicates: ``drop`` leaves out near-duplicates of other windows. Needs an index.
+        normalise: a split, mostly ``train``, by whose statistics values get zero mean and unit deviation
+            (float32): IMU always, picture and sound where the profile has no constants of its own.
 
     Raises:
         UsageError: a name that is not known, a data set that is not finished, or one that was written with
@@ -84,7 +88,10 @@ def load(
             raise
         detail = "align.load needs torch; install it with: pip install 'multimodal-align[train]'"
         raise AlignError("no_torch", detail, stage="usage") from None
-    settings = Settings(chosen, wanted, batch_size, drop_last, seed, shuffle, balance, duplicates == "drop")
+    by = normalisation(dataset.stats(), normalise) if normalise else None
+    settings = Settings(
+        chosen, wanted, batch_size, drop_last, seed, shuffle, balance, duplicates == "drop", by
+    )
     return Windows(dataset, sources, settings, rank=rank, world=world, epoch=epoch)
 
 
