@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from align.schemas.errors import AlignError
 from align.schemas.features import COLUMNS, arrow_schema
 from align.transforms.write.row import from_batch, to_batch, to_row
 from align.transforms.write.spool import Spool
@@ -83,6 +84,14 @@ def test_lone_surrogates_become_replacement_characters(make_sample, given, kept)
     row = to_row(make_sample(text=(given,), scenarios=(given,)))
     assert row["text"] == row["scenarios"] == [kept]
     json.dumps(from_batch(to_batch(row, SCHEMA))["text"], ensure_ascii=False).encode()
+
+
+def test_full_spool_disk_is_one_readable_line(make_sample):
+    with Spool(SCHEMA) as spool, open("/dev/full", "r+b", buffering=0) as full:
+        spool._file.close()
+        spool._file = full
+        with pytest.raises(AlignError, match="TMPDIR"):
+            spool.append(to_batch(to_row(make_sample()), SCHEMA))
 
 
 @settings(max_examples=25, deadline=None)

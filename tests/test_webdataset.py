@@ -79,6 +79,16 @@ def test_rows_read_back_are_the_rows_written(mixed_samples, make_sample):
         assert list(parts(back)) == list(parts(row))
 
 
+def test_more_than_a_hundred_frames_keep_their_order(make_sample):
+    row = stored(make_sample(frames=102))
+    stream = io.BytesIO()
+    shard = TarShard(stream)
+    shard.write(row)
+    shard.close()
+    (back,) = read_rows(io.BytesIO(stream.getvalue()))
+    assert back["frames"] == row["frames"]
+
+
 def test_webdataset_reads_every_sample(mixed_samples, tmp_path):
     (tmp_path / "train-000000.tar").write_bytes(written(mixed_samples))
     found = list(webdataset.WebDataset(str(tmp_path / "train-000000.tar"), shardshuffle=False).decode("rgb8"))

@@ -10,18 +10,21 @@ from types import TracebackType
 
 import pyarrow as pa
 
+from align.schemas.errors import AlignError
+
 
 class Spool:
     """One-row record batches in an unnamed temporary file that dies with its process.
 
+    The file lies in the system's temporary folder (``TMPDIR``).
+
     Args:
         schema: of every batch.
-        folder: where the file lies; the system's default if None.
     """
 
-    def __init__(self, schema: pa.Schema, folder: str | None = None) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._file = tempfile.TemporaryFile(prefix="align-spool-", dir=folder)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(prefix="align-spool-")  # noqa: SIM115
         self._places: list[tuple[int, int]] = []
         self._end = 0
 
@@ -37,10 +40,22 @@ class Spool:
         return len(self._places)
 
     def append(self, batch: pa.RecordBatch) -> int:
-        """Store a batch and return its index."""
+        """Store a batch and return its index.
+
+        Raises:
+            AlignError: ``write_failed``, the disk is full.
+        """
         data = batch.serialize()
-        self._file.seek(self._end)
-        self._file.write(data)
+        try:
+            self._file.seek(self._end)
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            detail = (
+                f"cannot hold a shard's samples in {tempfile.gettempdir()}: {error.strerror}; free space "
+                "there, point TMPDIR to a larger disk, or make shards smaller; then --resume"
+            )
+            raise AlignError("write_failed", detail, stage="write") from error
         self._places.append((self._end, data.size))
         self._end += data.size
         return len(self._places) - 1

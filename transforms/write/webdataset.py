@@ -84,7 +84,7 @@ def _content(row: Mapping[str, Any], kind: str) -> bytes:
         case "json":
             data = strict_json(describe(row)).encode("ascii")
         case _:
-            data = row["frames"][int(kind[1:].partition(".")[0])]["bytes"]
+            data = row["frames"][_frame_number(kind)]["bytes"]
     return bytes(data)
 
 
@@ -109,6 +109,10 @@ class TarShard:
     def close(self) -> None:
         """Write the end of the archive; the stream stays open."""
         self._tar.close()
+
+
+def _frame_number(kind: str) -> int:
+    return int(kind[1:].partition(".")[0])
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -144,7 +148,7 @@ def _row(key: str, found: Mapping[str, bytes]) -> dict[str, Any]:
     if said.get("key") != key:
         raise AlignError("bad_shard", f"sample {key} has no {key}.json that bears its key", stage="verify")
     missing = said.get("missing", {})
-    frames = sorted(kind for kind in found if _FRAME.match(kind))
+    frames = sorted((kind for kind in found if _FRAME.match(kind)), key=_frame_number)
     row = {name: _restored(said.get(name), COLUMNS[name]) for name in JSON_COLUMNS} | {
         "image": _media(key, found, "jpg"),
         "frames": [_media(key, found, kind) for kind in frames] or None,
