@@ -60,8 +60,8 @@ class WindowImuResult:
 def window_imu(track: ImuTrack, window: TimeSpan, rate: int) -> WindowImuResult:
     """Resample both sensors to ``rate`` Hz over a window.
 
-    The result depends on the rows within ``window ± IMU_MARGIN_NS`` and on the track's rates only. A run of two
-    or three rows is interpolated linearly.
+    The result depends on the rows within ``window ± IMU_MARGIN_NS`` and on the track's rates only. A run of
+    two or three rows is interpolated linearly.
 
     Args:
         track: rows around the window, recording clock.
@@ -120,7 +120,7 @@ def _at_rate(
     run_ns: NDArray[np.int64], run: NDArray[np.float64], period_ns: float, rate: int, first: int, end: int
 ) -> NDArray[np.float64]:
     """Grid samples ``[first, end)`` of a run, interpolated."""
-    return _curve(run_ns, run, period_ns)(np.arange(first, end) * (NS / rate))
+    return _curve(run_ns, run, period_ns)(np.arange(first, end, dtype=np.float64) * (NS / rate))
 
 
 def _slow_down(

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
 from math import ceil
-from statistics import median_low
+from statistics import median
 from typing import Any
 
 import av
@@ -116,7 +116,7 @@ class _Run:
 
     @property
     def start_ns(self) -> Fraction:
-        return median_low(self.starts_ns)
+        return median(self.starts_ns)
 
 
 def _needed(
@@ -138,10 +138,10 @@ def _decoder(stream: AudioStream) -> AudioCodecContext:
         decoder = av.CodecContext.create(own.name, "r")
         assert isinstance(decoder, AudioCodecContext)  # for the type checker
         decoder.extradata = own.extradata
+        decoder.thread_count = 1
     else:
         decoder = own
         decoder.flush_buffers()
-    decoder.thread_count = 1
     decoder.flags2 |= Flags2.skip_manual
     return decoder
 
@@ -152,28 +152,28 @@ def _decode(
     """Decode packet by packet, cutting what the container says to skip (priming, padding, edit lists)."""
     skip = 0
     for packet in (*packets, None):  # None drains the decoder
-        head, tail = _skipped(packet) if packet is not None else (0, 0)
-        skip += head
         if packet is not None and packet.is_corrupt:
             continue
         try:
             decoded = decoder.decode(packet)
         except av.FFmpegError:
             continue
-        for i, frame in enumerate(decoded):
+        for frame in decoded:
+            head, tail = _to_skip(frame)
+            skip += head
             cut = min(skip, frame.samples)
             skip -= cut
-            end = frame.samples - (tail if i == len(decoded) - 1 else 0)
             shown = not (frame.is_corrupt or (packet is not None and packet.is_discard))
-            if shown and cut < end:
-                yield _taken(frame, time_base, offset_ns, cut, end)
+            if shown and cut < frame.samples - tail:
+                yield _taken(frame, time_base, offset_ns, cut, frame.samples - tail)
 
 
-def _skipped(packet: av.Packet[Any]) -> tuple[int, int]:
-    """Samples to cut at the start and at the end (AV_PKT_DATA_SKIP_SAMPLES: two little-endian u32, ...)."""
-    if not packet.has_sidedata("skip_samples"):
+def _to_skip(frame: AudioFrame) -> tuple[int, int]:
+    """Samples to cut at the start and at the end (AV_FRAME_DATA_SKIP_SAMPLES: two little-endian u32, ...)."""
+    data: Any = frame.side_data.get("SKIP_SAMPLES")
+    if data is None:
         return 0, 0
-    head, tail = np.frombuffer(bytes(packet.get_sidedata("skip_samples"))[:8], "<u4")
+    head, tail = np.frombuffer(bytes(data)[:8], "<u4")
     return int(head), int(tail)
 
 

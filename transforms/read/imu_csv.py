@@ -305,8 +305,8 @@ def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
             return scale
     raise AlignError(
         "imu_rate",
-        f"IMU rows stand {np.median(steps):.6g} units of time apart: in s, ms, µs or ns that is no IMU's rate; "
-        "check the time column",
+        f"IMU rows stand {np.median(steps):.6g} units of time apart, which is no IMU's rate "
+        "in s, ms, µs or ns; check the time column",
     )
 
 

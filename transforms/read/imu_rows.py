@@ -23,6 +23,7 @@ BLOCK_BYTES = 1 << 20
 
 _HEADER_BYTES = 1 << 16
 _NULLS = ["", "null", "NULL", "Null", "None", "none", "NaN", "nan", "NAN", "-nan", "NA", "N/A", "n/a", "\\N"]
+_PLAIN = bytes(b if 0 < b < 128 else ord("?") for b in range(256))  # no number holds other bytes
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
 
@@ -123,10 +124,11 @@ def parse(data: bytes, names: tuple[str, ...], delimiter: str, columns: ImuColum
     """Numbers of whole lines. ``names`` and ``delimiter`` are the header's."""
     if not data.strip():
         return Parsed(np.empty((0, len(columns.names))), 0)
+    data = data.translate(_PLAIN)
     try:
         table, misshapen = _read(data, names, delimiter, columns, pa.float64())
     except pa.ArrowInvalid:
-        table, misshapen = _read(data.replace(b"\0", b" "), names, delimiter, columns, pa.binary())
+        table, misshapen = _read(data, names, delimiter, columns, pa.string())
         table = pa.table([_numbers(c, delimiter) for c in table.columns], names=table.column_names)
     # itemwise, because a column may be asked for twice
     stacked = [table.column(n).to_numpy(zero_copy_only=False) for n in columns.names]
@@ -161,8 +163,7 @@ def _read(
 
 def _numbers(column: Any, delimiter: str) -> Any:
     """float64 of a column of text; null where the text is not wholly one number."""
-    valid = [None if b is None else b.decode("ascii", "replace") for b in column.to_pylist()]
-    text = pc.utf8_trim(pa.array(valid, pa.string()), " \t\"'")
+    text = pc.utf8_trim(column, " \t\"'")
     if delimiter != ",":
         text = pc.replace_substring(text, ",", ".")
     return pc.cast(pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None), pa.float64())

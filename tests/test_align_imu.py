@@ -1,0 +1,208 @@
+"""Resampling of IMU rows, against closed forms and brute force."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from align.schemas.media import ImuTrack
+from align.schemas.time import NS, TimeSpan
+from align.transforms.align.imu import IMU_MARGIN_NS, window_imu
+
+HOURS_10 = 36_000 * NS
+WINDOW = TimeSpan(HOURS_10 + 123_456_789, HOURS_10 + 123_456_789 + 5 * NS)
+
+
+def track_of(seconds, signal, hz=200.0):
+    """Both sensors sample ``signal`` (a function of s since ten hours) at the given instants."""
+    ns = np.unique(np.round(np.asarray(seconds) * NS).astype(np.int64))
+    values = np.repeat(signal(ns / NS)[:, None], 3, axis=1)
+    return ImuTrack(ns + HOURS_10, values, ns + HOURS_10, values, hz, hz)
+
+
+def grid(rate):
+    return 0.123456789 + np.arange(5 * rate) / rate
+
+
+def band_limited(highest_hz, seed=0, tones=60):
+    rng = np.random.default_rng(seed)
+    hz, phase = rng.uniform(0.1, highest_hz, tones), rng.uniform(0, 2 * np.pi, tones)
+    return lambda t: np.sin(2 * np.pi * np.outer(t, hz) + phase).sum(axis=1) / np.sqrt(tones / 2)
+
+
+def db(error, signal):
+    return 10 * np.log10(np.mean(np.square(error)) / np.mean(np.square(signal)) + 1e-30)
+
+
+def jittered(kind, ms, seed=0):
+    rng = np.random.default_rng(seed)
+    n = 2_000
+    offset = rng.uniform(-1, 1, n) if kind == "uniform" else rng.normal(0, 1, n)
+    return np.arange(n) / 200 - 2 + offset * ms / 1e3
+
+
+@pytest.mark.parametrize("rate", [50, 100, 200, 400])
+@pytest.mark.parametrize(
+    ("kind", "ms", "least_db"),
+    [("uniform", 0, 110), ("uniform", 0.5, 100), ("uniform", 2, 90), ("normal", 0.5, 90), ("normal", 2, 70)],
+)
+def test_a_band_limited_signal_survives_jitter(rate, kind, ms, least_db):
+    signal = band_limited(0.2 * min(rate, 200))
+    out = window_imu(track_of(jittered(kind, ms), signal), WINDOW, rate)
+    truth = signal(grid(rate))
+    assert out.imu.mask.all()
+    for axis in out.imu.values:
+        assert db(axis - truth, truth) < -least_db
+
+
+@pytest.mark.parametrize(("rate", "hz"), [(50, 25.5), (50, 60), (50, 95), (100, 51), (100, 90), (150, 80)])
+def test_vibration_beyond_the_target_rate_does_not_alias(rate, hz):
+    out = window_imu(track_of(jittered("uniform", 0), lambda t: np.sin(2 * np.pi * hz * t)), WINDOW, rate)
+    assert db(out.imu.values, np.sqrt(0.5)) < -100
+
+
+def test_a_60_hz_vibration_jittered_by_half_a_millisecond_does_not_alias_into_50_hz():
+    out = window_imu(track_of(jittered("uniform", 0.5), lambda t: np.sin(2 * np.pi * 60 * t)), WINDOW, 50)
+    assert db(out.imu.values, np.sqrt(0.5)) < -80
+
+
+@pytest.mark.parametrize("hz", [198.625, 199.99, 201.923, 201.923 * (1 + 500e-6), 397.5])
+@pytest.mark.parametrize("rate", [50, 200, 400])
+def test_time_itself_is_reproduced_to_a_microsecond_after_ten_hours(hz, rate):
+    out = window_imu(track_of(np.arange(int(10 * hz)) / hz - 2, lambda t: t, hz), WINDOW, rate)
+    assert np.abs(out.imu.values[0] - grid(rate)).max() < 1e-6
+
+
+def test_each_sensor_is_resampled_from_its_own_instants():
+    gyro, accl = np.arange(4_000) / 397.5 - 2, np.arange(2_000) / 198.8 - 2.003
+    signal = band_limited(35)
+    both = [
+        (np.round(t * NS).astype(np.int64) + HOURS_10, np.repeat(signal(t)[:, None], 3, 1))
+        for t in (gyro, accl)
+    ]
+    out = window_imu(ImuTrack(*both[0], *both[1], 397.5, 198.8), WINDOW, 200)
+    truth = signal(grid(200))
+    assert db(out.imu.values[:3] - truth, truth) < -90
+    assert db(out.imu.values[3:] - truth, truth) < -90
+
+
+@pytest.mark.parametrize("rate", [50, 200, 400])
+def test_nothing_is_interpolated_across_a_gap_of_three_seconds(rate):
+    t = np.arange(2_000) / 200 - 2
+    t = t[(t < 1) | (t >= 4)]
+    out = window_imu(track_of(t, lambda t: 1 + 0 * t), WINDOW, rate)
+    times = grid(rate)
+    expected = (times <= t[t < 1][-1]) | (times >= 4)
+    np.testing.assert_array_equal(out.imu.mask, expected)
+    np.testing.assert_allclose(out.imu.values, np.where(expected, 1.0, 0.0) * np.ones((6, 1)), atol=1e-6)
+    assert out.coverage == expected.mean()
+    assert out.max_gap_ns == 3_005_000_000
+
+
+@pytest.mark.parametrize(("periods", "measured"), [(2.99, True), (3.01, False)])
+def test_a_gap_is_more_than_three_periods(periods, measured):
+    t = np.arange(2_000) / 200 - 2
+    t = np.where(t > 2, t + (periods - 1) / 200, t)
+    out = window_imu(track_of(t, lambda t: t), WINDOW, 400)
+    assert out.imu.mask.all() == measured
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    gyro=st.lists(st.integers(-1_500, 2_500), min_size=0, max_size=60, unique=True),
+    accl=st.lists(st.integers(-1_500, 2_500), min_size=0, max_size=60, unique=True),
+    hz=st.sampled_from([10.0, 40.0]),
+    rate=st.sampled_from([7, 50, 100]),
+)
+def test_the_mask_and_the_gap_equal_brute_force(gyro, accl, hz, rate):
+    ms = 1_000_000
+    g, a = (np.array(sorted(x), np.int64) * ms for x in (gyro, accl))
+    track = ImuTrack(g, np.ones((len(g), 3)), a, np.ones((len(a), 3)), hz, hz)
+    window = TimeSpan(0, NS)
+    out = window_imu(track, window, rate)
+
+    def measured(rows, at):
+        rows = [r for r in rows if -IMU_MARGIN_NS <= r < NS + IMU_MARGIN_NS]
+        before = [r for r in rows if r <= at]
+        after = [r for r in rows if r >= at]
+        if not before or not after:
+            return False
+        if before[-1] != after[0]:
+            return after[0] - before[-1] <= 3 * NS / hz
+        here = rows.index(at)  # on a row: a run of one row measures nothing
+        near = [abs(rows[i] - at) for i in (here - 1, here + 1) if 0 <= i < len(rows)]
+        return any(n <= 3 * NS / hz for n in near)
+
+    expected = [
+        all(measured([int(r) for r in rows], Fraction(k * NS, rate)) for rows in (g, a)) for k in range(rate)
+    ]
+    assert out.imu.mask.tolist() == expected
+    np.testing.assert_allclose(out.imu.values, np.array(expected) * np.ones((6, 1)), atol=1e-5)
+    longest = 0
+    for rows in (g, a):
+        marks = [0, *(int(r) for r in rows if 0 <= r < NS), NS]
+        longest = max(longest, *(y - x for x, y in pairwise(marks)))
+    assert out.max_gap_ns == longest
+
+
+@pytest.mark.parametrize("rate", [50, 200, 400])
+def test_a_window_depends_on_the_rows_of_its_margins_and_no_further(rate):
+    rng = np.random.default_rng(0)
+    t = jittered("normal", 2)
+    track = track_of(t, lambda t: rng.normal(size=len(t)))
+    reach = WINDOW.widened(IMU_MARGIN_NS)
+    near = (track.gyro_ns >= reach.start_ns) & (track.gyro_ns < reach.end_ns)
+    cut = ImuTrack(track.gyro_ns[near], track.gyro[near], track.accl_ns[near], track.accl[near], 200.0, 200.0)
+    whole, part = window_imu(track, WINDOW, rate), window_imu(cut, WINDOW, rate)
+    assert whole.imu.values.tobytes() == part.imu.values.tobytes()
+    assert whole.max_gap_ns == part.max_gap_ns
+
+
+def test_rows_almost_at_one_instant_do_not_blow_up_their_noise():
+    rng = np.random.default_rng(5)
+    t = np.sort(np.concatenate([np.arange(2_000) / 200 - 2, np.arange(0, 2_000, 10) / 200 - 2 + 2e-6]))
+    out = window_imu(track_of(t, lambda t: rng.normal(size=len(t))), WINDOW, 200)
+    assert np.abs(out.imu.values).max() < 6
+
+
+def test_noise_does_not_grow_at_the_ends_of_a_run():
+    rng = np.random.default_rng(6)
+    worst = [
+        np.abs(
+            window_imu(
+                track_of(np.arange(400) / 200 + 1, lambda t: rng.normal(size=len(t))), WINDOW, 400
+            ).imu.values
+        )
+        for _ in range(20)
+    ]
+    assert np.max(worst) < 6
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 9])
+@pytest.mark.parametrize("rate", [50, 200, 1000])
+def test_short_runs_are_interpolated_within_their_ends(rows, rate):
+    t = 1 + np.arange(rows) / 200
+    out = window_imu(track_of(t, lambda t: 2 * t), WINDOW, rate)
+    times = grid(rate)
+    inside = (times >= 1) & (times <= t[-1]) if rows > 1 else np.zeros(len(times), bool)
+    np.testing.assert_array_equal(out.imu.mask, inside)
+    np.testing.assert_allclose(out.imu.values[0][inside], 2 * times[inside], atol=1e-5)
+
+
+def test_one_sensor_alone_measures_nothing():
+    full = track_of(jittered("uniform", 0), lambda t: t)
+    none = np.empty(0, np.int64)
+    out = window_imu(ImuTrack(full.gyro_ns, full.gyro, none, np.empty((0, 3)), 200.0, 0.0), WINDOW, 200)
+    assert not out.imu.mask.any()
+    assert not out.imu.values.any()
+    assert (out.coverage, out.max_gap_ns) == (0.0, 5 * NS)
+
+
+def test_without_a_known_rate_the_rows_spacing_decides():
+    t = jittered("uniform", 0.5)
+    signal = band_limited(40)
+    out = window_imu(track_of(t, signal, hz=0.0), WINDOW, 200)
+    assert db(out.imu.values[0] - signal(grid(200)), 1.0) < -90
