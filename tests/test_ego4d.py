@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.pipeline import storage
@@ -318,16 +318,17 @@ def test_narrations_are_read_in_flat_memory(download):
         entry = told(*(sentence(t / 100, "#C C does something " * 5) for t in range(3000)))
         folder = download([video(u) for u in uids], narrations=dict.fromkeys(uids, entry))
         tracemalloc.start()
-        assert (
-            sum(len(r.narrations) for r in find_source("ego4d")(SourceOptions(str(folder)))) == 3000 * count
-        )
+        found = find_source("ego4d")(SourceOptions(str(folder)))
+        assert sum(len(r.narrations) for r in found) == 3000 * count
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return highest
 
-    assert peak(24) < 1.2 * peak(8)
+    few = peak(6)
+    assert peak(18) < 1.2 * few
 
 
+@settings(deadline=None)
 @given(st.floats(-1e8, 1e8) | st.integers(-(10**8), 10**8))
 def test_the_fast_conversion_of_seconds_is_the_exact_one(seconds):
     assert nanoseconds(seconds) == seconds_to_ns(seconds)
@@ -435,6 +436,7 @@ links = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["partic
     "participant-2", "set-1", "set-2", "footage-x"])), max_size=14)  # fmt: skip
 
 
+@settings(deadline=None)
 @given(pairs=links, order=st.randoms())
 def test_groups_are_the_connected_components_in_any_order(pairs, order):
     def names(pairs):
@@ -650,6 +652,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     document=st.dictionaries(st.text(max_size=5), values, max_size=5),
     indent=st.sampled_from([None, 2]),
@@ -732,6 +735,7 @@ def write(folder, videos, narrations):
     (folder / "annotations" / "narration.json").write_text(json.dumps(narrations))
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_value_in_any_field_leaves_the_healthy_recording_as_it_was(folder, data):
     healthy, text = video("healthy"), {"rich": told(sentence(1.0)), "healthy": told(sentence(2.0))}
@@ -751,6 +755,7 @@ def test_any_value_in_any_field_leaves_the_healthy_recording_as_it_was(folder, d
     json.dumps([f.as_dict() for f in faults], ensure_ascii=False).encode()
 
 
+@settings(deadline=None)
 @given(place=st.integers(0, 10_000), byte=st.integers(0, 255), file=st.sampled_from(["master", "narrations"]))
 def test_a_flipped_byte_ends_in_recordings_or_in_a_reason(folder, place, byte, file):
     write(folder, [RICH, video("healthy")], {"rich": told(sentence(1.0)), "healthy": told(sentence(2.0))})

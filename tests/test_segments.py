@@ -2,7 +2,7 @@ import pickle
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
@@ -43,6 +43,7 @@ def media(hours=1.0, gop_s=8, audio=True, **fields):
     return MediaInfo("mov", video, sound if audio else None)
 
 
+@settings(deadline=None)
 @given(
     starts=st.lists(st.integers(0, 3_600_000), max_size=60, unique=True),
     length=st.integers(10, 30_000),

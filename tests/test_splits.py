@@ -2,7 +2,7 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.schemas.errors import UsageError
@@ -43,6 +43,7 @@ def test_the_seed_moves_groups():
     ]
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers())
 def test_any_group_lands_in_a_split(group, seed):
     splits = parse_splits("train=0.9,val=0.1")

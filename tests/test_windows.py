@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.schemas.options import AlignOptions
@@ -87,6 +87,7 @@ times = st.integers(-2000, 20_000)
 spans = st.lists(st.tuples(times, times).map(lambda t: TimeSpan(min(t) * MS, max(t) * MS)), max_size=6)
 
 
+@settings(deadline=None)
 @given(
     anchor=st.sampled_from(["grid", "narration", "keyframe"]),
     span=st.tuples(st.integers(-500, 500), st.integers(0, 15_000)),
@@ -158,6 +159,7 @@ odd = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(odd, odd, st.integers(-3, 10**13)), min_size=2, max_size=2, unique=True))
 def test_keys_are_safe_short_and_unique(samples):
     keys = [sample_key(*sample) for sample in samples]
