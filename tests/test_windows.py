@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from align.schemas.errors import AlignError
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Narration, Recording, Stream
 from align.schemas.time import NS, TimeSpan
@@ -81,6 +82,12 @@ def test_keyframe_windows_stand_a_stride_apart_and_none_is_planned_to_be_skipped
     plan = plan_windows(recording(), TimeSpan(0, 13 * NS), keyframes, options(5, 5, anchor="keyframe"))
     assert plan.starts_ns == (3 * NS - 5 * NS // 2, 9 * NS - 5 * NS // 2)
     assert plan.skipped == ()
+
+
+def test_a_header_that_claims_years_is_refused_before_memory_is_spent():
+    with pytest.raises(AlignError, match="--stride") as caught:
+        plan_windows(recording(), TimeSpan(0, 10**17), (), options())
+    assert caught.value.code == "too_many_windows"
 
 
 times = st.integers(-2000, 20_000)

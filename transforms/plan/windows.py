@@ -8,9 +8,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from align.schemas.errors import AlignError
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Recording
 from align.schemas.time import NS, TimeSpan
+
+
+MAX_WINDOWS = 2_000_000
+"""Of one recording: ten hours, one each 18 ms. More means a header that lies, or a stride in wrong units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,9 @@ def plan_windows(
 
     Returns:
         The plan; a pure function of the arguments.
+
+    Raises:
+        AlignError: ``too_many_windows``; a grid of more than :data:`MAX_WINDOWS`.
     """
     skip = _skip_rule(recording, span, options)
     kept, skipped = [], []
@@ -63,7 +71,15 @@ def plan_windows(
 def _grid(
     recording: Recording, span: TimeSpan, keyframes_ns: Sequence[int], options: AlignOptions
 ) -> Iterable[int]:
-    return range(span.start_ns, span.end_ns - options.window_ns + 1, options.stride_ns)
+    starts = range(span.start_ns, span.end_ns - options.window_ns + 1, options.stride_ns)
+    if len(starts) > MAX_WINDOWS:
+        raise AlignError(
+            "too_many_windows",
+            f"{recording.video.name} is said to last {span.length_ns / NS:.0f} s, which is {len(starts)} windows: "
+            "check the file, or take a larger --stride",
+            stage="plan",
+        )
+    return starts
 
 
 def _at_narrations(
