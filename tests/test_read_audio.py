@@ -225,7 +225,9 @@ def pcm(encoded):
 @settings(max_examples=100, deadline=None)
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from([0, 0, 0, 24, 500, -24, -300]), st.integers(1, 400)), max_size=10
+        st.tuples(st.sampled_from([0, 0, 0, 24, 500, -24, -300]), st.integers(1, 400)),
+        min_size=1,
+        max_size=10,
     ),
     start=st.integers(-600, 3_000),
     length=st.integers(0, 3_000),
