@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from math import floor
 from typing import TypeAlias, TypeVar, cast
 
@@ -27,7 +27,7 @@ from align.schemas.errors import AlignError
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.frames import DecodedFrame as DecodedFrame
-from align.transforms.read.frames import Run, RunAssembler, RunDecoder
+from align.transforms.read.frames import Run, RunAssembler, RunDecoder, entry_test
 from align.transforms.read.probe import clock_offset_ns, rewind, time_base
 
 _S = TypeVar("_S", VideoStream, AudioStream)
@@ -48,6 +48,7 @@ _INTERLEAVE_NS = 10 * NS
 _JUMP_NS = 10 * NS
 """Shorter stretches are read through."""
 
+_LANDING_PACKETS = 2000
 _BACKOFF_NS = (NS, 4 * NS, 16 * NS, 64 * NS)
 
 
@@ -203,20 +204,27 @@ class _Reader:
         self._restart(self._demux(), self._start_ns, from_start=True)
 
     def _head(self, packets: Iterator[_AnyPacket]) -> Iterator[_AnyPacket]:
-        """Packets up to the first that is a video keyframe with audio before it, or the other way round."""
+        """Packets up to where every stream has begun."""
         waiting = {s.index for s in self._streams}
-        for packet in packets:
+        for packet in islice(packets, _LANDING_PACKETS):
             yield packet
-            if packet.stream.type != "video" or packet.is_keyframe:
+            if self._begins(packet):
                 waiting.discard(packet.stream_index)
             if not waiting:
                 return
+
+    def _begins(self, packet: _AnyPacket) -> bool:
+        """Whether the packet's stream can be decoded from here on."""
+        video = self._video
+        if video is None or packet.stream_index != video.stream.index:
+            return True
+        return video.is_entry(cast("Packet[VideoStream]", packet))
 
     def _covers(self, head: Sequence[_AnyPacket], need_ns: int) -> bool:
         """Whether reading on from ``head`` misses nothing: keyframe and audio pre-roll precede the need."""
         begins: dict[int, int] = {}
         for packet in head:
-            if packet.pts is not None and (packet.stream.type != "video" or packet.is_keyframe):
+            if packet.pts is not None and self._begins(packet):
                 begins.setdefault(packet.stream_index, _packet_ns(packet, self._offset, 0))
         video_ok = self._video is None or begins.get(self._video.stream.index, need_ns + 1) <= need_ns
         audio_ok = self._audio is None or begins.get(self._audio.stream.index, need_ns) < need_ns - NS // 2
@@ -241,7 +249,8 @@ class _VideoReader:
         self._frames: dict[int, DecodedFrame] = {}
         self._errors: dict[int, str] = {}
         self._pending = deque(t for t in sorted(self._uses) if self._is_covered(t))
-        self._assembler = RunAssembler()
+        self.is_entry = entry_test(self.stream)
+        self._assembler = RunAssembler(self.is_entry)
         self._decoder = RunDecoder(self.stream)
 
     def _is_covered(self, target_ns: int) -> bool:
@@ -267,7 +276,7 @@ class _VideoReader:
         self._pending.clear()
 
     def restart(self, *, from_start: bool) -> None:
-        self._assembler = RunAssembler(from_start=from_start)
+        self._assembler = RunAssembler(self.is_entry, from_start=from_start)
 
     def take(self, request: WindowRequest) -> tuple[tuple[DecodedFrame | None, ...], str]:
         frames = tuple(self._frames.get(t) for t in request.targets_ns)

@@ -18,7 +18,7 @@ every frame, so there every packet up to the target is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import av
@@ -68,18 +68,20 @@ class RunAssembler:
     """Cuts a stream of packets, in decoding order, into runs.
 
     Args:
+        is_entry: whether decoding can begin at a packet.
         from_start: the first packet is the stream's first. Otherwise what cannot be decoded from the first
             keyframe on is left out: the packets before it, and its leading pictures.
     """
 
-    def __init__(self, *, from_start: bool = True) -> None:
+    def __init__(self, is_entry: Callable[[Packet[VideoStream]], bool], *, from_start: bool = True) -> None:
+        self._is_entry = is_entry
         self._from_start = from_start
         self._own: list[Packet[VideoStream]] = []
         self._next: list[Packet[VideoStream]] = []
 
     def push(self, packet: Packet[VideoStream]) -> Iterator[Run]:
         """Take the next packet; yield the run that it completes, if any."""
-        if packet.is_keyframe and self._own:
+        if self._own and self._is_entry(packet):
             if self._next:
                 yield self._complete()
             self._next = [packet]
@@ -99,7 +101,7 @@ class RunAssembler:
         self._own = []
 
     def _is_cut_off(self, packet: Packet[VideoStream]) -> bool:
-        return _is_before(packet, self._own[0].pts) if self._own else not packet.is_keyframe
+        return _is_before(packet, self._own[0].pts) if self._own else not self._is_entry(packet)
 
     def _is_past_leading(self, packet: Packet[VideoStream]) -> bool:
         """Whether no later packet can be shown before the pending keyframe: none decodes after its time.
@@ -219,6 +221,65 @@ class RunDecoder:
             except av.error.FFmpegError:
                 damaged.add(place)
         self._context.flush_buffers()
+
+
+def entry_test(stream: VideoStream) -> Callable[[Packet[VideoStream]], bool]:
+    """Tells the packets at which decoding can begin: keyframes whose picture is complete at once.
+
+    H.264 also marks, as keyframes, points from which a stream refreshed bit by bit recovers only after some
+    frames, and then not exactly: recovery point messages with ``recovery_frame_cnt`` above 0 (ITU-T H.264,
+    D.2.8). Those are no entries.
+    """
+    if stream.codec_context.codec.canonical_name != "h264":
+        return lambda packet: packet.is_keyframe
+    extradata = stream.codec_context.extradata or b""
+    length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+    return lambda packet: packet.is_keyframe and not _recovers_late(bytes(packet), length_size)
+
+
+def _recovers_late(data: bytes, length_size: int) -> bool:
+    """Whether an H.264 access unit carries a recovery point that is not the picture itself."""
+    return any(
+        kind == 6 and payload[:1] < b"\x80"  # recovery_frame_cnt, ue(v): a first bit of 1 is the value 0
+        for nal in _nal_units(data, length_size)
+        if nal[:1] and nal[0] & 31 == 6
+        for kind, payload in _sei_messages(nal[1:])
+    )
+
+
+def _nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
+    """NAL units up to the first slice: length-prefixed (avcC), or after start codes where that is 0."""
+    at = 0
+    while at < len(data):
+        if length_size:
+            begin = at + length_size
+            end = begin + int.from_bytes(data[at:begin], "big")
+        else:
+            begin = data.find(b"\0\0\1", at) + 3
+            if begin == 2:
+                return
+            following = data.find(b"\0\0\1", begin)
+            end = following if following >= 0 else len(data)
+        if begin >= len(data) or 1 <= data[begin] & 31 <= 5:
+            return
+        yield data[begin:end]
+        at = end
+
+
+def _sei_messages(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of each message (ITU-T H.264, 7.3.2.3.1): a byte of 255 adds to the next."""
+    at = 0
+    while at + 2 < len(body):
+        numbers = []
+        for _ in range(2):
+            number = 0
+            while at < len(body) and body[at] == 255:
+                number, at = number + 255, at + 1
+            number, at = number + (body[at] if at < len(body) else 0), at + 1
+            numbers.append(number)
+        kind, size = numbers
+        yield kind, body[at : at + size]
+        at += size
 
 
 def _time(frame: VideoFrame) -> int:
