@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from align.transforms.sync.gyro import GyroIntegral
-from align.transforms.sync.line import Line, find_line, fit_line
+from align.transforms.sync.line import MAX_DRIFT, TYPICAL_DRIFT, Line, find_line, fit_line
 from align.transforms.sync.search import (
     Mapping,
     Window,
@@ -17,6 +19,7 @@ from align.transforms.sync.search import (
     evidence,
     gyro_rotation,
     learn_mapping,
+    moments,
     offset_grid,
     refine_offset,
     without_bias,
@@ -29,7 +32,13 @@ STEP = 0.01
 
 _NEAR = 0.015  # seconds from the line within which a window's best answer is the line's answer ...
 _NEAR_SIGMAS, _NEAR_MOST = 4.0, 0.04  # ... or within its own error, where slow motion blurs the answer
-_ROUNDS = 3
+_ROUNDS = 2
+_FINE_REACH, _FINE_TILT, _FINE_STEP = (
+    0.02,
+    0.02,
+    5e-4,
+)  # seconds about the coarse line: level, tilt at the ends
+_TILTS = 81
 _SMOOTH_S = 0.15  # Gaussian that parts slow from quick motion: about 1 Hz
 
 
@@ -69,8 +78,8 @@ class Agreement:
         checks: one per window.
         rivalry: evidence of the best other answer over that of this one, 0 to 1.
         explained: share of the seen rotation's power that gyro, map and line explain, 0 to 1.
-        quick_gain: gain of quick motion (above some 1 Hz) over that of slow motion; 1 for a camera that shows
-            what it records, near 0 for a picture that was stabilised; NaN where there is too little quick motion.
+        quick_gain: gain of quick motion (above some 1 Hz) over that of slow motion: 1 for a camera that shows
+            what it records, near 0 for a picture that was stabilised, NaN where there is too little of it.
     """
 
     line: Line
@@ -86,7 +95,9 @@ def evidence_curves(windows: list[Window], gyro: GyroIntegral, reach: float) -> 
     return np.stack([evidence(w, gyro, offset_grid(reach, STEP)) for w in windows])
 
 
-def find_agreement(windows: list[Window], curves: Floats, gyro: GyroIntegral, reach: float) -> Agreement | None:
+def find_agreement(
+    windows: list[Window], curves: Floats, gyro: GyroIntegral, reach: float
+) -> Agreement | None:
     """The line on which the windows agree best; None where the gyro has nothing to say of them."""
     offsets = offset_grid(reach, STEP)
     found = find_line(curves, offsets, np.array([w.centre for w in windows]))
@@ -96,9 +107,7 @@ def find_agreement(windows: list[Window], curves: Floats, gyro: GyroIntegral, re
     if refined is None:
         return None
     line, mapping, near = refined
-    checks = tuple(
-        _check(i, windows, curves[i], gyro, offsets, line, near[i]) for i in range(len(windows))
-    )
+    checks = tuple(_check(i, windows, curves[i], gyro, offsets, line, near[i]) for i in range(len(windows)))
     turned, seen = _side_by_side(windows, gyro, line, mapping)
     left = seen - turned
     return Agreement(
@@ -114,11 +123,11 @@ def find_agreement(windows: list[Window], curves: Floats, gyro: GyroIntegral, re
 _Near = list[tuple[float, float]]
 
 
-def _refined(windows: list[Window], gyro: GyroIntegral, line: Line) -> tuple[Line, Mapping, _Near] | None:
-    """Map, windows' offsets and line in turn, each from the others."""
+def _refined(windows: list[Window], gyro: GyroIntegral, coarse: Line) -> tuple[Line, Mapping, _Near] | None:
+    """The line, the common map, and each window's own offset beside the line."""
     centres = np.array([w.centre for w in windows])
-    mapping, near = None, None
-    start = line
+    line = _finer(windows, gyro, coarse)
+    refined = None
     for _ in range(_ROUNDS):
         at = [line.offset_at(c) for c in centres]
         mapping = learn_mapping(windows, gyro, at, line.drift)
@@ -127,14 +136,41 @@ def _refined(windows: list[Window], gyro: GyroIntegral, line: Line) -> tuple[Lin
         near = [refine_offset(w, gyro, o, line.drift, mapping) for w, o in zip(windows, at, strict=True)]
         offset, sigma = np.array(near).T
         with np.errstate(invalid="ignore"):
-            close = np.isfinite(sigma) & (np.abs(offset - [start.offset_at(c) for c in centres]) < _NEAR_MOST)
-        if close.sum() < 2:
-            close = np.isfinite(sigma)
+            close = np.isfinite(sigma) & (np.abs(offset - at) < _NEAR_MOST)
         if not close.any():
             return None
         line = fit_line(centres[close], offset[close], sigma[close])
-    assert mapping is not None and near is not None
-    return line, mapping, near
+        refined = line, mapping, near
+    return refined
+
+
+def _finer(windows: list[Window], gyro: GyroIntegral, coarse: Line) -> Line:
+    """The line near a coarse one that explains all windows best with one map.
+
+    Moments add up, so every line through the windows' fine grids costs one sum and one determinant.
+    """
+    grid = offset_grid(_FINE_REACH + _FINE_TILT, _FINE_STEP)
+    apart = np.array([w.centre - coarse.at for w in windows])
+    found = [
+        moments(w, gyro, grid + coarse.offset_at(w.centre), coarse.drift).weighted(
+            1 / max(w.noise, 1e-6) ** 2
+        )
+        for w in windows
+    ]
+    tilt = _FINE_TILT / max(float(np.abs(apart).max()), 1e-9)
+    drifts = np.clip(coarse.drift + tilt * np.linspace(-1, 1, _TILTS), -MAX_DRIFT, MAX_DRIFT)
+    margin = round(_FINE_TILT / _FINE_STEP)
+    inner = len(grid) - 2 * margin
+    best, answer = -np.inf, coarse
+    for drift in np.unique(drifts):
+        shifts = np.rint((drift - coarse.drift) * apart / _FINE_STEP).astype(int) + margin
+        nats = reduce(add, (m.at(slice(s, s + inner)) for m, s in zip(found, shifts, strict=True))).evidence()
+        nats -= 0.5 * (drift / TYPICAL_DRIFT) ** 2
+        top = int(np.argmax(nats))
+        if nats[top] > best:
+            best = float(nats[top])
+            answer = Line(coarse.at, coarse.offset + float(grid[margin + top]), float(drift))
+    return answer
 
 
 def _check(
@@ -173,8 +209,10 @@ def _best_is(at: float, tolerance: float, offsets: Floats, curve: Floats) -> boo
     return bool(abs(float(offsets[int(np.nanargmax(curve))]) - at) <= tolerance)
 
 
-def predicted_and_seen(window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping) -> tuple[Floats, Floats]:
-    """Rotation that gyro, line and map predict, and that seen (float64 [n, 3] each), where the gyro covers."""
+def predicted_and_seen(
+    window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping
+) -> tuple[Floats, Floats]:
+    """Rotation predicted by gyro, line and map, and that seen: float64 [n, 3] each, where the gyro covers."""
     at = np.array([line.offset_at(window.centre)])
     rotation, covered = gyro_rotation(window, gyro, at, line.drift)
     length, good = window.end - window.start, covered[0] > 0
@@ -182,7 +220,9 @@ def predicted_and_seen(window: Window, gyro: GyroIntegral, line: Line, mapping: 
     return turned[good], without_bias(window.seen[None], covered, length)[0][good]
 
 
-def _side_by_side(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> tuple[Floats, Floats]:
+def _side_by_side(
+    windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping
+) -> tuple[Floats, Floats]:
     pairs = [predicted_and_seen(w, gyro, line, mapping) for w in windows]
     return np.concatenate([p for p, _ in pairs]), np.concatenate([s for _, s in pairs])
 

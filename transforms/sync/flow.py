@@ -6,14 +6,15 @@ instantaneous motion field of Longuet-Higgins and Prazdny (1980), robustly, sinc
 
     u = xy·ωx − (1 + x²)·ωy + y·ωz + x·s        v = (1 + y²)·ωx − xy·ωy − x·ωz + y·s
 
-with x, y in units of the focal length, half-way between where a corner was and where it went. The focal length
-is that which leaves the least of the strongest flow unexplained; a wrong one would bend the rotation's scale.
+with x, y in units of the focal length, half-way between where a corner was and where it went. The focal
+length is that which leaves the least of the strongest flow unexplained; a wrong one bends the rotation's scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,8 +34,8 @@ _CALIBRATION_PAIRS = 40
 _CALIBRATION_FLOW = 1.0 / WIDTH  # the typical flow of a pair must exceed a pixel for the lens to show in it
 _CALIBRATION_GAIN = 0.02  # by which share the misfit must fall for a measured focal length to be believed
 
-_CORNERS = {"maxCorners": 110, "qualityLevel": 0.01, "minDistance": 5.0, "blockSize": 5}
-_LUCAS_KANADE = {
+_CORNERS: dict[str, Any] = {"maxCorners": 110, "qualityLevel": 0.01, "minDistance": 5.0, "blockSize": 5}
+_LUCAS_KANADE: dict[str, Any] = {
     "winSize": (11, 11),
     "maxLevel": 3,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.005),
@@ -87,13 +88,15 @@ class FlowTrack:
 
     @property
     def measured(self) -> NDArray[np.bool_]:
-        """bool [n]: where the picture could be followed."""
+        """Where the picture could be followed, bool [n]."""
         return np.isfinite(self.sigma)
 
     def between(self, start_ns: int, end_ns: int) -> FlowTrack:
         """The intervals that lie wholly inside ``[start_ns, end_ns]``."""
         inside = (self.start_ns >= start_ns) & (self.end_ns <= end_ns)
-        return FlowTrack(self.start_ns[inside], self.end_ns[inside], self.rotation[inside], self.sigma[inside])
+        return FlowTrack(
+            self.start_ns[inside], self.end_ns[inside], self.rotation[inside], self.sigma[inside]
+        )
 
 
 def small_luma(luma: Gray, aspect: float | None = None) -> Gray:

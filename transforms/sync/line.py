@@ -1,7 +1,7 @@
-"""One straight line for a clock: found by adding up the windows' evidence, fitted robustly, with an honest error.
+"""One straight line for a clock: found by adding up the windows' evidence, fitted robustly.
 
-A clock's offset is a line over the recording: an offset and a drift. It is searched for over all windows at once
-(a Hough transform over evidence), so that a window that misleads by itself cannot mislead alone.
+A clock's offset is a line over the recording: an offset and a drift. It is searched for over all windows at
+once (a Hough transform over evidence), so that a window that misleads by itself cannot mislead alone.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-MAX_DRIFT = 500e-6
-"""Seconds per second: ten times what a quartz is allowed."""
+MAX_DRIFT = 1000e-6
+"""Seconds per second. A quartz is allowed 50e-6; timestamps counted from nominal rates are further off."""
 
-_TYPICAL_DRIFT = 150e-6  # prior of the drift; it only speaks where the windows span a few seconds
+TYPICAL_DRIFT = 200e-6
+"""Standard deviation of drifts before any is measured: it speaks where windows span a few seconds only."""
+
 _CAP_NATS = 60.0  # evidence after which more of it from one window says nothing more
 _APART = 0.2  # seconds from the best line after which another line is another answer
 _FLOOR = 30e-6  # seconds; no window is trusted further, whatever its residuals say
@@ -99,7 +101,10 @@ def _added_up(height: Floats, step: float, shifts: Floats) -> Floats:
     k = height.shape[1]
     grid = np.arange(k, dtype=np.float64)
     return np.asarray(
-        sum(np.interp(grid + s / step, grid, h, left=0.0, right=0.0) for h, s in zip(height, shifts, strict=True)),
+        sum(
+            np.interp(grid + s / step, grid, h, left=0.0, right=0.0)
+            for h, s in zip(height, shifts, strict=True)
+        ),
         np.float64,
     )
 
@@ -115,9 +120,10 @@ def fit_line(centres: Floats, offsets: Floats, sigmas: Floats) -> Line:
     sigma = np.hypot(sigmas, _FLOOR)
     at = float(np.average(centres, weights=1 / sigma**2))
     design = np.stack([np.ones_like(centres), centres - at], axis=1)
-    prior = np.diag([0.0, 1 / _TYPICAL_DRIFT**2])
+    prior = np.diag([0.0, 1 / TYPICAL_DRIFT**2])
     weight = 1 / sigma**2
-    solution, precision = np.zeros(2), np.eye(2)
+    solution: Floats = np.zeros(2)
+    precision: Floats = np.eye(2)
     for _ in range(10):
         precision = design.T @ (design * weight[:, None]) + prior
         solution = np.linalg.solve(precision, design.T @ (weight * offsets))

@@ -1,9 +1,10 @@
-"""Where a window of picture rotation fits the gyro best: evidence curves over offsets, and the refined offset.
+"""Where a window of picture rotation fits the gyro best: evidence over offsets, and the refined offset.
 
-Two curves are used. The first lets every window find its own best 3×3 map and weighs all axes by what they tell:
-with canonical correlations ρ between seen and integrated rotation, its height is Wilks' −n/2·Σ log(1 − ρ²) in nats
-(Mardia, Kent and Bibby, *Multivariate Analysis*, 1979, ch. 10). The second takes a map learnt elsewhere and is the
-correlation of the rotation that map predicts with the one seen: evidence that the window had no part in shaping.
+Two curves are used. The first lets every window find its own best 3×3 map and weighs all axes by what they
+tell: with canonical correlations ρ between seen and integrated rotation, its height is Wilks'
+−n/2·Σ log(1 − ρ²) in nats (Mardia, Kent and Bibby, *Multivariate Analysis*, 1979, ch. 10). The second takes a
+map learnt elsewhere and is the correlation of the rotation it predicts with the one seen: evidence that the
+window had no part in shaping.
 
 An offset is what to add to the gyro's times to stand on the recording clock.
 """
@@ -22,6 +23,7 @@ from align.transforms.sync.gyro import GyroIntegral
 Floats = NDArray[np.float64]
 
 _LEAST_COVERED = 0.5  # share of a window that the gyro must cover for an offset to be weighed
+_LEAST_INTERVALS = 20
 _CHUNK = 256
 
 
@@ -85,27 +87,69 @@ def gyro_rotation(window: Window, gyro: GyroIntegral, offsets: Floats, drift: fl
     return gyro.at(end) - gyro.at(start), gyro.covers(start, end).astype(np.float64)
 
 
-def evidence(window: Window, gyro: GyroIntegral, offsets: Floats, drift: float = 0.0) -> Floats:
-    """Nats for each offset (float64 [k]) with the window's own best map; NaN where the gyro covers too little."""
-    parts = [offsets[i : i + _CHUNK] for i in range(0, len(offsets), _CHUNK)]
-    return np.concatenate([_evidence(window, gyro, part, drift) for part in parts])
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Second moments of gyro rotation x and seen rotation y for k offsets; those of several windows add up.
+
+    Attributes:
+        xx: float64 [k, 3, 3].
+        xy: float64 [k, 3, 3].
+        yy: float64 [k, 3, 3].
+        count: float64 [k], intervals that the gyro covers.
+    """
+
+    xx: Floats
+    xy: Floats
+    yy: Floats
+    count: Floats
+
+    def at(self, which: slice) -> Moments:
+        """Those of some of the offsets."""
+        return Moments(self.xx[which], self.xy[which], self.yy[which], self.count[which])
+
+    def weighted(self, weight: float) -> Moments:
+        """As if every interval had counted ``weight`` times; the count stays."""
+        return Moments(self.xx * weight, self.xy * weight, self.yy * weight, self.count)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.xx + other.xx, self.xy + other.xy, self.yy + other.yy, self.count + other.count)
+
+    def evidence(self) -> Floats:
+        """Nats for each offset (float64 [k]) with the best map."""
+        # a millionth of the whole motion keeps an axis that does not turn from being divided by nothing
+        floor = 1e-6 * np.trace(self.xx, axis1=1, axis2=2) + 1e-18
+        xx = self.xx + floor[:, None, None] * np.eye(3)
+        left = self.yy - np.swapaxes(self.xy, 1, 2) @ np.linalg.solve(xx, self.xy)
+        with np.errstate(all="ignore"):
+            return np.asarray(-0.5 * self.count * (_logdet(left) - _logdet(self.yy)), np.float64)
 
 
-def _evidence(window: Window, gyro: GyroIntegral, offsets: Floats, drift: float) -> Floats:
+def moments(window: Window, gyro: GyroIntegral, offsets: Floats, drift: float = 0.0) -> Moments:
+    """A window's moments at each offset (float64 [k], seconds)."""
+    parts = [_moments(window, gyro, offsets[i : i + _CHUNK], drift) for i in range(0, len(offsets), _CHUNK)]
+    return Moments(
+        np.concatenate([p.xx for p in parts]),
+        np.concatenate([p.xy for p in parts]),
+        np.concatenate([p.yy for p in parts]),
+        np.concatenate([p.count for p in parts]),
+    )
+
+
+def _moments(window: Window, gyro: GyroIntegral, offsets: Floats, drift: float) -> Moments:
     turned, covered = gyro_rotation(window, gyro, offsets, drift)
-    count = covered.sum(axis=1)
     length = window.end - window.start
     x = without_bias(turned, covered, length)
     y = without_bias(np.broadcast_to(window.seen, turned.shape), covered, length)
     xx, xy, yy = (np.swapaxes(a, 1, 2) @ b for a, b in ((x, x), (x, y), (y, y)))
-    # a millionth of the whole motion keeps an axis that does not turn from being divided by nothing
-    floor = 1e-6 * np.trace(xx, axis1=1, axis2=2) + 1e-18
-    xx = xx + floor[:, None, None] * np.eye(3)
-    left = yy - np.swapaxes(xy, 1, 2) @ np.linalg.solve(xx, xy)
-    with np.errstate(all="ignore"):
-        nats = -0.5 * count * (_logdet(left) - _logdet(yy))
-    nats[(count < _LEAST_COVERED * len(length)) | (count < 20)] = np.nan
-    return np.asarray(nats, np.float64)
+    return Moments(xx, xy, yy, covered.sum(axis=1))
+
+
+def evidence(window: Window, gyro: GyroIntegral, offsets: Floats) -> Floats:
+    """Nats per offset (float64 [k]) with the window's own best map; NaN where the gyro covers too little."""
+    found = moments(window, gyro, offsets)
+    nats = found.evidence()
+    nats[(found.count < _LEAST_COVERED * len(window.start)) | (found.count < _LEAST_INTERVALS)] = np.nan
+    return nats
 
 
 def _logdet(matrices: Floats) -> Floats:
@@ -113,7 +157,7 @@ def _logdet(matrices: Floats) -> Floats:
 
 
 def without_bias(values: Floats, covered: Floats, length: Floats) -> Floats:
-    """What is left of ``values`` [k, n, 3] after a constant rate (a gyro's bias) is fitted; 0 where not covered."""
+    """What is left of ``values`` [k, n, 3] beside a constant rate (a gyro's bias); 0 where not covered."""
     power = np.maximum((covered * length**2).sum(axis=1), 1e-18)
     rate = np.einsum("kn,n,knc->kc", covered, length, values) / power[:, None]
     return np.asarray((values - length[:, None] * rate[:, None, :]) * covered[:, :, None], np.float64)
@@ -132,8 +176,10 @@ class Mapping:
     whiten: Floats
 
 
-def learn_mapping(windows: list[Window], gyro: GyroIntegral, offsets: list[float], drift: float) -> Mapping | None:
-    """The one map that fits all ``windows`` at their ``offsets``, by reweighted least squares; None without data."""
+def learn_mapping(
+    windows: list[Window], gyro: GyroIntegral, offsets: list[float], drift: float
+) -> Mapping | None:
+    """The map that fits all windows at their offsets best, by reweighted least squares; None without data."""
     turned, seen = [], []
     for window, offset in zip(windows, offsets, strict=True):
         rotation, covered = gyro_rotation(window, gyro, np.array([offset]), drift)
@@ -164,13 +210,17 @@ def _robust_weight(left: Floats) -> Floats:
     return np.asarray(np.minimum(1.0, knee / np.maximum(size, 1e-12)), np.float64)
 
 
-def correlation(window: Window, gyro: GyroIntegral, offsets: Floats, drift: float, mapping: Mapping) -> Floats:
-    """Correlation, −1 to 1, of what ``mapping`` predicts with what was seen (float64 [k]); NaN without coverage."""
+def correlation(
+    window: Window, gyro: GyroIntegral, offsets: Floats, drift: float, mapping: Mapping
+) -> Floats:
+    """Correlation (float64 [k], −1 to 1) of what ``mapping`` predicts with what was seen; NaN uncovered."""
     parts = [offsets[i : i + _CHUNK] for i in range(0, len(offsets), _CHUNK)]
     return np.concatenate([_correlation(window, gyro, part, drift, mapping) for part in parts])
 
 
-def _correlation(window: Window, gyro: GyroIntegral, offsets: Floats, drift: float, mapping: Mapping) -> Floats:
+def _correlation(
+    window: Window, gyro: GyroIntegral, offsets: Floats, drift: float, mapping: Mapping
+) -> Floats:
     turned, covered = gyro_rotation(window, gyro, offsets, drift)
     length = window.end - window.start
     to_seen = mapping.matrix @ mapping.whiten
@@ -180,14 +230,14 @@ def _correlation(window: Window, gyro: GyroIntegral, offsets: Floats, drift: flo
     power = (predicted**2).sum(axis=(1, 2)) * (seen**2).sum(axis=(1, 2))
     count = covered.sum(axis=1)
     value = product / np.sqrt(np.maximum(power, 1e-30))
-    value[(count < _LEAST_COVERED * len(length)) | (count < 20)] = np.nan
+    value[(count < _LEAST_COVERED * len(length)) | (count < _LEAST_INTERVALS)] = np.nan
     return np.asarray(value, np.float64)
 
 
 def refine_offset(
     window: Window, gyro: GyroIntegral, offset: float, drift: float, mapping: Mapping
 ) -> tuple[float, float]:
-    """The offset at the window's centre by Gauss-Newton with ``mapping`` held, and its standard error, seconds.
+    """The offset at the window's centre, by Gauss-Newton with ``mapping`` held, and its standard error.
 
     The standard error allows for residuals that hang together in time (Newey and West, 1987).
     """
@@ -196,7 +246,7 @@ def refine_offset(
     for _ in range(6):
         turned, covered = gyro_rotation(window, gyro, np.array([offset]), drift)
         keep = covered[0] > 0
-        if keep.sum() < 20:
+        if keep.sum() < _LEAST_INTERVALS:
             return offset, float("inf")
         slope = _offset_slope(window, gyro, offset, drift) @ mapping.matrix @ mapping.whiten
         left = (window.seen - turned[0] @ mapping.matrix) @ mapping.whiten
@@ -217,7 +267,7 @@ def refine_offset(
 def _offset_slope(window: Window, gyro: GyroIntegral, offset: float, drift: float) -> Floats:
     start = window.start - drift * (window.start - window.centre) - offset
     end = window.end - drift * (window.end - window.centre) - offset
-    return gyro.rate(start) - gyro.rate(end)
+    return np.asarray(gyro.rate(start) - gyro.rate(end), np.float64)
 
 
 def _long_run_variance(score: Floats) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from align.transforms.sync.agreement import Agreement, evidence_curves, find_agreement
 from align.transforms.sync.gyro import GyroIntegral
-from align.transforms.sync.line import Line
+from align.transforms.sync.line import MAX_DRIFT, Line
 from align.transforms.sync.search import Window
 
 Status = Literal["verified", "corrected", "refuted", "unobservable"]
@@ -68,7 +68,8 @@ class Judgement:
 def judge(windows: list[Window], gyro: GyroIntegral, options: SyncOptions) -> Judgement:
     """The verdict on one piece of a recording, from its windows in ascending order."""
     useful = followed_windows(windows)
-    return judge_curves(windows, useful, evidence_curves(useful, gyro, options.reach_s) if useful else None, gyro, options)
+    curves = evidence_curves(useful, gyro, options.reach_s) if useful else None
+    return judge_curves(windows, useful, curves, gyro, options)
 
 
 def followed_windows(windows: list[Window]) -> list[Window]:
@@ -85,9 +86,13 @@ def judge_curves(
 ) -> Judgement:
     """:func:`judge` with the evidence of the useful windows at hand."""
     if len(windows) < LEAST_WINDOWS:
-        return Judgement("unobservable", f"too short: {len(windows)} windows, {LEAST_WINDOWS} are needed", len(windows), 0)
+        return Judgement(
+            "unobservable", f"too short: {len(windows)} windows, {LEAST_WINDOWS} are needed", len(windows), 0
+        )
     if curves is None or len(useful) < LEAST_WINDOWS:
-        reason = f"dark, blank or torn picture: it could be followed in {len(useful)} of {len(windows)} windows"
+        reason = (
+            f"dark, blank or torn picture: it could be followed in {len(useful)} of {len(windows)} windows"
+        )
         return Judgement("unobservable", reason, len(useful), 0)
     agreement = find_agreement(useful, curves, gyro, options.reach_s)
     if agreement is None:
@@ -104,46 +109,63 @@ def _weigh(agreement: Agreement, gyro: GyroIntegral, options: SyncOptions) -> Ju
     seen = len(judged), len(agreeing)
     of = f"{len(agreeing)} of {len(judged)} windows agree with one line"
     if len(covered) < LEAST_WINDOWS:
-        return Judgement("unobservable", f"the gyro covers {len(covered)} windows", *seen, agreement=agreement)
+        return Judgement(
+            "unobservable", f"the gyro covers {len(covered)} windows", *seen, agreement=agreement
+        )
     if not _gyro_turns(agreement, gyro):
         reason = "by the gyro the camera hardly turns: there is nothing to compare"
         return Judgement("unobservable", reason, *seen, agreement=agreement)
-    objection = _objection(agreement, judged_share=len(agreeing) / len(judged), agreeing=len(agreeing))
+    objection = _objection(agreement, len(judged), len(agreeing))
     if objection is None:
         line = agreement.line
         worst = max((abs(line.offset_at(c.window.centre)) for c in covered), default=0.0)
         status: Status = "corrected" if worst > options.threshold_s else "verified"
         return Judgement(status, f"{of}; {agreement.explained:.0%} explained", *seen, line, agreement)
     if len(moving) < LEAST_WINDOWS:
-        reason = f"the picture turns in {len(moving)} windows only: {objection}"
+        reason = f"the picture turns in {len(moving)} windows only: {objection.words}"
         return Judgement("unobservable", reason, *seen, agreement=agreement)
-    if len(agreeing) >= _SHARE * len(judged):
-        return Judgement("unobservable", f"{of}, but {objection}", *seen, agreement=agreement)
-    reason = f"the picture turns, but only {of} within ±{options.reach_s:g} s: {objection}"
-    return Judgement("refuted", reason, *seen, agreement=agreement)
+    if objection.refutes:
+        reason = f"the picture turns, but within ±{options.reach_s:g} s {objection.words}"
+        return Judgement("refuted", reason, *seen, agreement=agreement)
+    return Judgement("unobservable", f"{of}, but {objection.words}", *seen, agreement=agreement)
 
 
 def _gyro_turns(agreement: Agreement, gyro: GyroIntegral) -> bool:
-    times = np.concatenate([c.window.start - agreement.line.offset_at(c.window.centre) for c in agreement.checks])
+    times = np.concatenate(
+        [c.window.start - agreement.line.offset_at(c.window.centre) for c in agreement.checks]
+    )
     rate = gyro.rate(times)
-    return float(np.sqrt(((rate - rate.mean(axis=0)) ** 2).sum(axis=1).mean())) >= _TURNING
+    return bool(np.sqrt(((rate - rate.mean(axis=0)) ** 2).sum(axis=1).mean()) >= _TURNING)
 
 
-def _objection(agreement: Agreement, *, judged_share: float, agreeing: int) -> str | None:
-    """Why the line may not be believed, in words; None where nothing speaks against it."""
+@dataclass(frozen=True, slots=True)
+class _Objection:
+    """Why a line may not be believed; it refutes the pair, or leaves it open."""
+
+    words: str
+    refutes: bool
+
+
+def _objection(agreement: Agreement, judged: int, agreeing: int) -> _Objection | None:
+    """What speaks against the line first and loudest; None where nothing does."""
     centres = [c.window.centre for c in agreement.checks]
     sigma = max(agreement.line.sigma_at(t) for t in (centres[0], centres[-1]))
     taught = sum(c.by_others for c in agreement.checks if c.agrees)
-    if agreeing < LEAST_WINDOWS or judged_share < _SHARE:
-        return f"{agreeing} agreeing windows are too few"
-    if 2 * taught < agreeing:
-        return "the windows agree on the time, but not on one map from gyro to picture"
-    if agreement.rivalry > _RIVALRY:
-        return f"the motion repeats itself: another offset explains {agreement.rivalry:.0%} as much"
     if agreement.explained < _EXPLAINED:
-        return f"the gyro explains {agreement.explained:.0%} of what the picture does"
+        return _Objection(f"the gyro explains {agreement.explained:.0%} of what the picture does", True)
+    if agreeing < max(LEAST_WINDOWS, _SHARE * judged):
+        return _Objection(f"only {agreeing} of {judged} windows agree with one line", True)
+    if 2 * taught < agreeing:
+        return _Objection("the windows agree on the time, but not on one map from gyro to picture", True)
     if agreement.quick_gain < _QUICK_GAIN:
-        return f"the picture shows {agreement.quick_gain:.0%} of the gyro's quick motion: it was stabilised"
+        words = f"the picture shows {agreement.quick_gain:.0%} of the gyro's quick motion: it was stabilised"
+        return _Objection(words, True)
+    if agreement.rivalry > _RIVALRY:
+        return _Objection(
+            f"the motion repeats itself: another offset explains {agreement.rivalry:.0%} as much", False
+        )
+    if abs(agreement.line.drift) > MAX_DRIFT:
+        return _Objection(f"it would mean a drift of {agreement.line.drift * 1e6:.0f} ppm", False)
     if sigma > _SHARPEST:
-        return f"the line is uncertain by {sigma * 1e3:.1f} ms"
+        return _Objection(f"the line is uncertain by {sigma * 1e3:.1f} ms", False)
     return None

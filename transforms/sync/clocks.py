@@ -1,0 +1,154 @@
+"""``clocks.parquet``: what was measured of every stream's clock, and the clock maps that follow from it.
+
+One row per recording, stream and piece. ``start_ns`` and ``end_ns`` bound the piece on the *stream's own*
+clock; within it a stream time t stands at ``t + offset_ns + drift_ppm·1e-6·(t − start_ns)`` on the recording
+clock. Offset, drift and sigma are null where nothing could be proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from align.schemas.errors import AlignError
+from align.schemas.time import ClockMap, ClockPiece
+from align.transforms.sync.line import Line
+from align.transforms.sync.verdict import Judgement, Status
+
+SCHEMA = pa.schema(
+    [
+        pa.field("recording_id", pa.string(), nullable=False),
+        pa.field("stream", pa.string(), nullable=False),
+        pa.field("start_ns", pa.int64(), nullable=False),
+        pa.field("end_ns", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("offset_ns", pa.int64()),
+        pa.field("drift_ppm", pa.float64()),
+        pa.field("sigma_ns", pa.int64()),
+        pa.field("windows", pa.int32(), nullable=False),
+        pa.field("agreeing", pa.int32(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ],
+    metadata={"align": '{"table": "clocks", "version": 1}'},
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ClockRow:
+    """One piece of one stream's clock.
+
+    Attributes:
+        stream: ``imu``, or the kind of another stream that was compared.
+        start_ns: where the piece begins on the stream's clock.
+        end_ns: where it ends, exclusive.
+        status: ``verified``, ``corrected``, ``refuted`` or ``unobservable``.
+        offset_ns: what to add to the stream's times at the piece's start; None unless verified or corrected.
+        drift_ppm: by how much the recording clock gains on the stream's.
+        sigma_ns: the greatest standard error of the offset anywhere in the piece.
+        windows: how many windows were judged.
+        agreeing: how many of them agree.
+        reason: in words.
+    """
+
+    recording_id: str
+    stream: str
+    start_ns: int
+    end_ns: int
+    status: Status
+    offset_ns: int | None
+    drift_ppm: float | None
+    sigma_ns: int | None
+    windows: int
+    agreeing: int
+    reason: str
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the clock was measured."""
+        return self.status in ("verified", "corrected")
+
+
+def clock_row(
+    recording_id: str, stream: str, start_ns: int, end_ns: int, found: Judgement, origin_ns: int
+) -> ClockRow:
+    """The row of a judgement.
+
+    Args:
+        recording_id: of the recording.
+        stream: which stream.
+        start_ns: piece on the stream's clock.
+        end_ns: likewise.
+        found: the judgement.
+        origin_ns: recording time of the line's second 0.
+    """
+    offset_ns, drift_ppm, sigma_ns = None, None, None
+    if found.line is not None:
+        offset_ns, drift_ppm = on_stream_clock(found.line, start_ns, origin_ns)
+        ends = ((t - origin_ns) / 1e9 + found.line.offset for t in (start_ns, end_ns))
+        sigma_ns = round(max(found.line.sigma_at(t) for t in ends) * 1e9)
+    return ClockRow(
+        recording_id,
+        stream,
+        start_ns,
+        end_ns,
+        found.status,
+        offset_ns,
+        drift_ppm,
+        sigma_ns,
+        found.windows,
+        found.agreeing,
+        found.reason,
+    )
+
+
+def on_stream_clock(line: Line, start_ns: int, origin_ns: int) -> tuple[int, float]:
+    """Offset (ns) at stream time ``start_ns``, and drift (ppm) over stream time, of a line over recording time.
+
+    With o(t) = a + d·(t − at) over recording time, stream time s stands at the t with t − o(t) = s.
+    """
+    start = (start_ns - origin_ns) / 1e9
+    offset = (line.offset + line.drift * (start - line.at)) / (1 - line.drift)
+    return round(offset * 1e9), line.drift / (1 - line.drift) * 1e6
+
+
+def clock_map(rows: Iterable[ClockRow]) -> ClockMap:
+    """From one stream's clock to the recording clock; pieces that were not measured stay as they are."""
+    ordered = sorted(rows, key=lambda r: r.start_ns)
+    if not ordered:
+        return ClockMap()
+    return ClockMap(tuple(ClockPiece(r.start_ns, r.offset_ns or 0, r.drift_ppm or 0.0) for r in ordered))
+
+
+def write_clocks(path: str | Path, rows: Sequence[ClockRow]) -> None:
+    """Write the table, sorted by recording, stream and piece."""
+    ordered = sorted(rows, key=lambda r: (r.recording_id, r.stream, r.start_ns))
+    pq.write_table(pa.Table.from_pylist([asdict(r) for r in ordered], SCHEMA), path, compression="zstd")
+
+
+def read_clocks(path: str | Path) -> tuple[ClockRow, ...]:
+    """Read the table.
+
+    Raises:
+        AlignError: ``bad_clocks``: no Parquet file, columns missing, or a status unknown.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as e:
+        raise AlignError("bad_clocks", f"{str(path)!r} is no table of clocks: {e}", stage="plan") from e
+    names = [f.name for f in fields(ClockRow)]
+    lacking = [n for n in names if n not in table.column_names]
+    if lacking:
+        detail = (
+            f"{str(path)!r} is no table of clocks: it lacks {', '.join(lacking)}; write it with align sync"
+        )
+        raise AlignError("bad_clocks", detail, stage="plan")
+    rows = tuple(ClockRow(**row) for row in table.select(names).to_pylist())
+    strange = sorted({r.status for r in rows} - set(get_args(Status)))
+    if strange:
+        raise AlignError("bad_clocks", f"{str(path)!r} holds unknown status {strange[0]!r}", stage="plan")
+    return rows
