@@ -376,11 +376,11 @@ def test_a_clip_keeps_time_of_its_own(download):
 
 def test_clips_of_unusable_videos_are_faults_and_the_others_go_on(download):
     clips = [clip("k", "a", 0, 5), clip("l", "nowhere", 0, 5), clip("m", "bad", 0, 5), clip("n", "a", 5, 5)]
-    clips += [clip("o", "a", 5, 10, video_end_sec=None), clip("p", "a", -4e-7, 5.0)]
+    clips += [clip("o", "a", 5, 10, video_end_sec=None), clip("p", "a", -4e-7, 5.0), clip("q", 5, 0, 5)]
     videos = [video("a"), video("bad", is_stereo="yes")]
-    found, faults = read(download(videos, clips=clips, files=list("klmnop"), folder="clips"), media="clips")
+    found, faults = read(download(videos, clips=clips, files=list("klmnopq"), folder="clips"), media="clips")
     assert list(found) == ["k", "n", "p"]
-    assert codes(faults) == [(uid, "bad_metadata", "failed") for uid in ("bad", "l", "m", "o")]
+    assert codes(faults) == [(uid, "bad_metadata", "failed") for uid in ("bad", "l", "m", "o", "q")]
     assert found["p"].imu is None
 
 

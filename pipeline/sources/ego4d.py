@@ -11,31 +11,26 @@ splits, could not be trusted. A damaged narration file costs the text of the vid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator
 
 from align.pipeline import storage
 from align.pipeline.sources import SourceOptions, did_you_mean, json_fields
-from align.pipeline.sources.ego4d_metadata import (
-    Entry,
-    check_file_name,
-    links,
-    read_clip,
-    read_uid,
-    read_video,
-    set_members,
+from align.pipeline.sources.ego4d_catalogue import (
+    MASTER,
+    Catalogue,
+    Choice,
+    choose,
+    is_clips,
+    read_catalogue,
+    read_entries,
 )
+from align.pipeline.sources.ego4d_metadata import Entry
 from align.pipeline.sources.ego4d_narrations import Narrations
-from align.pipeline.sources.groups import Groups
-from align.pipeline.sources.json_fields import Fields
-from align.pipeline.sources.json_stream import stream_items
 from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.recording import Recording, Stream
 from align.schemas.time import ClockMap, ClockPiece
 
 MEDIA = ("full_scale", "video_540ss", "clips", "clips_540ss")
-_MASTER = "ego4d.json"
 _NARRATIONS = "annotations/narration.json"
 _HOUSEKEEPING = ("manifest.csv", "manifest.ver")
 
@@ -51,19 +46,20 @@ def recordings(options: SourceOptions) -> Iterator[Recording | Fault]:
         without its file, each file that no entry names, and narrations that had to be dropped.
 
     Raises:
-        AlignError: ``missing_metadata`` or ``bad_metadata``: no master file, or one cut short.
-        UsageError: an unknown rendition, recording or scenario is asked for.
+        AlignError: ``bad_metadata`` or ``unreadable``: the master file is cut short or cannot be read.
+        UsageError: there is no such folder or no master file in it; an unknown rendition, recording or
+            scenario is asked for.
     """
     if options.media not in MEDIA:
         hint = did_you_mean(options.media, MEDIA)
         raise UsageError(f"unknown --media {options.media!r}{hint}; ego4d has {', '.join(MEDIA)}")
     root = _find_root(options.input)
-    catalogue = _read_catalogue(root)
-    return _give(options, root, catalogue, _choose(options, catalogue))
+    catalogue = read_catalogue(root)
+    return _give(options, root, catalogue, choose(options, catalogue))
 
 
 def _give(
-    options: SourceOptions, root: str, catalogue: _Catalogue, choice: _Choice
+    options: SourceOptions, root: str, catalogue: Catalogue, choice: Choice
 ) -> Iterator[Recording | Fault]:
     if options.limit == 0:
         return
@@ -72,7 +68,7 @@ def _give(
     given = 0
     with _open_narrations(root, choice.videos) as narrations:
         yield from (*catalogue.faults, *narrations.faults)
-        for entry in _entries(root, options.media, choice):
+        for entry in read_entries(root, options.media, choice):
             if isinstance(entry, Fault):
                 yield entry
             elif f"{entry.recording_id}.mp4" not in media_files:
@@ -88,66 +84,19 @@ def _give(
         yield from _unknown("imu", imu_files, catalogue.videos, ".csv")
 
 
-@dataclass(slots=True)
-class _Catalogue:
-    """What one pass over the master file learns.
-
-    Attributes:
-        videos: uid of each video.
-        clips: uid of each clip -> uid of its video.
-        labels: every scenario.
-        groups: uid of each video -> its group.
-        faults: sets that cannot be read.
-    """
-
-    videos: dict[str, str] = field(default_factory=dict)
-    clips: dict[str, str] = field(default_factory=dict)
-    labels: set[str] = field(default_factory=set)
-    groups: dict[str, str] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-
-    def ids(self, media: str) -> dict[str, str]:
-        """Uid of each recording of a rendition -> uid of its video."""
-        return self.clips if _is_clips(media) else self.videos
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """Which recordings are meant, and the videos they are or belong to."""
-
-    ids: frozenset[str]
-    videos: frozenset[str]
-    scenarios: frozenset[str]
-
-    def has_label(self, entry: Entry) -> bool:
-        return not self.scenarios or any(label.casefold() in self.scenarios for label in entry.scenarios)
-
-
-def _is_clips(media: str) -> bool:
-    return media.startswith("clips")
-
-
 def _find_root(folder: str) -> str:
     """The version folder: ``v2`` or ``v1`` below the given one, newest first, or the given one."""
     top = storage.absolute(folder)
     if not storage.is_remote(top) and not storage.exists(top):
         raise UsageError(f"--input {folder}: there is no such folder", code="missing_input")
     for root in (storage.join(top, "v2"), storage.join(top, "v1"), top):
-        if storage.exists(storage.join(root, _MASTER)):
+        if storage.exists(storage.join(root, MASTER)):
             return root
     raise UsageError(
-        f"--input {folder}: no {_MASTER} in it, nor in v2/ or v1/ below it; download it with: "
+        f"--input {folder}: no {MASTER} in it, nor in v2/ or v1/ below it; download it with: "
         f"ego4d --output_directory={folder} --datasets full_scale annotations imu --metadata",
         code="missing_metadata",
     )
-
-
-def _items(root: str) -> Iterator[tuple[str, object]]:
-    try:
-        with storage.open_binary(storage.join(root, _MASTER)) as file:
-            yield from stream_items(file, _MASTER)
-    except OSError as e:
-        raise AlignError("unreadable", f"{_MASTER} cannot be read: {e}", stage="source") from e
 
 
 def _list(root: str, folder: str) -> frozenset[str]:
@@ -155,100 +104,6 @@ def _list(root: str, folder: str) -> frozenset[str]:
         return storage.list_names(storage.join(root, folder))
     except OSError as e:
         raise AlignError("unreadable", f"{folder}/ cannot be listed: {e}", stage="source") from e
-
-
-def _read_catalogue(root: str) -> _Catalogue:
-    found, groups = _Catalogue(), Groups()
-    for section, item in _items(root):
-        with suppress(AlignError):  # the second pass names what is wrong with an entry
-            entry = json_fields.as_object(item)
-            if section == "videos":
-                uid = read_uid(entry, "video_uid")
-                found.videos[uid] = uid
-                groups.link(uid, ())
-                found.labels.update(json_fields.texts(entry, "scenarios"))
-                groups.link(uid, links(entry))
-            elif section == "clips":
-                found.clips[read_uid(entry, "clip_uid")] = read_uid(entry, "video_uid")
-        if section == "concurrent_video_sets":
-            try:
-                for uid, name in set_members(json_fields.as_object(item)):
-                    groups.link(uid, (name,))
-            except AlignError as e:
-                detail = f"{_MASTER}: a concurrent set cannot be read whole: {e.detail}"
-                found.faults.append(Fault("", None, "source", e.code, detail, "noted", 0))
-    found.groups = groups.names({*found.videos, *found.clips.values()})
-    return found
-
-
-def _choose(options: SourceOptions, catalogue: _Catalogue) -> _Choice:
-    ids = catalogue.ids(options.media)
-    known = {*ids, *ids.values()}
-    for uid in options.recordings:
-        if uid not in known:
-            raise UsageError(f"--recordings: {_MASTER} has no {uid!r}{did_you_mean(uid, known)}")
-    labels = {label.casefold() for label in catalogue.labels}
-    for label in options.scenarios:
-        if label.casefold() not in labels:
-            hint = did_you_mean(label, catalogue.labels)
-            raise UsageError(f"--scenario: no recording is labelled {label!r}{hint}")
-    only, never = set(options.recordings), set(options.exclude)
-    chosen = {
-        uid: video
-        for uid, video in ids.items()
-        if never.isdisjoint((uid, video)) and (not only or not only.isdisjoint((uid, video)))
-    }
-    scenarios = frozenset(label.casefold() for label in options.scenarios)
-    return _Choice(frozenset(chosen), frozenset(chosen.values()), scenarios)
-
-
-def _entries(root: str, media: str, choice: _Choice) -> Iterator[Entry | Fault]:
-    """The chosen entries, and a fault for each one that cannot be used."""
-    if _is_clips(media):
-        entries = _clips(root, choice)
-    else:
-        entries = _read(root, "videos", "video_uid", choice.ids, read_video)
-    return (one for one in entries if isinstance(one, Fault) or choice.has_label(one))
-
-
-def _clips(root: str, choice: _Choice) -> Iterator[Entry | Fault]:
-    videos: dict[str, Entry] = {}
-    for video in _read(root, "videos", "video_uid", choice.videos, read_video):
-        if isinstance(video, Fault):
-            yield video
-        else:
-            videos[video.video_uid] = video
-
-    def read(entry: Fields) -> Entry:
-        uid = read_uid(entry, "video_uid")
-        if uid not in videos:
-            raise AlignError("bad_metadata", f"its video {uid!a} has no usable entry", stage="source")
-        return read_clip(entry, videos[uid])
-
-    yield from _read(root, "clips", "clip_uid", choice.ids, read)
-
-
-def _read(
-    root: str, section: str, uid_field: str, wanted: frozenset[str], read: Callable[[Fields], Entry]
-) -> Iterator[Entry | Fault]:
-    """One section's wanted entries. A fault costs only its entry; of two with one uid the first counts."""
-    seen: set[str] = set()
-    for number, item in enumerate(item for name, item in _items(root) if name == section):
-        uid = ""
-        found: Entry | Fault
-        try:
-            uid = read_uid(json_fields.as_object(item), uid_field)
-            if uid not in wanted:
-                continue
-            if uid in seen:
-                raise AlignError("duplicate_id", "an entry before it has the same uid and is used instead")
-            seen.add(uid)
-            check_file_name(uid)
-            found = read(json_fields.as_object(item))
-        except AlignError as e:
-            where = f"{_MASTER}: {section}[{number}]"
-            found = Fault(json_fields.clean(uid), None, "source", e.code, f"{where}: {e.detail}", "failed", 0)
-        yield found
 
 
 def _open_narrations(root: str, wanted: frozenset[str]) -> Narrations:
@@ -262,7 +117,7 @@ def _recording(
     """The recording, after notes on what of it had to be dropped."""
     absent: dict[str, str] = {}
     if not entry.has_audio:
-        absent["audio"] = f"{_MASTER} gives no audio stream for it"
+        absent["audio"] = f"{MASTER} gives no audio stream for it"
     imu_name = f"imu/{entry.video_uid}.csv"
     has_table = f"{entry.video_uid}.csv" in imu_files
     if entry.has_imu and not has_table:
@@ -278,7 +133,7 @@ def _recording(
         absent["text"] = narrations.absence
     if told.malformed:
         yield _note(entry, "bad_narrations", f"{told.malformed} narrations without text or time dropped")
-    if told.outside and not _is_clips(media):  # a clip's video is longer than the clip
+    if told.outside and not is_clips(media):  # a clip's video is longer than the clip
         yield _note(
             entry, "bad_narrations", f"{told.outside} narrations outside the recording's time dropped"
         )
@@ -319,5 +174,5 @@ def _unknown(folder: str, names: Iterable[str], known: Container[str], extension
     for name in sorted(names):
         is_ours = name.endswith(extension) and name.removesuffix(extension) in known
         if not is_ours and name not in _HOUSEKEEPING and not name.startswith("."):
-            detail = f"{folder}/{json_fields.clean(name)} belongs to no entry of {_MASTER}: not used"
+            detail = f"{folder}/{json_fields.clean(name)} belongs to no entry of {MASTER}: not used"
             yield Fault("", None, "source", "unknown_file", detail, "noted", 0)

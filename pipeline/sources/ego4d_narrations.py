@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from tempfile import TemporaryFile
@@ -52,7 +52,7 @@ class Narrations:
         absence: why a video that the file does not name has no narrations, in words.
     """
 
-    def __init__(self, uri: str | None, name: str, wanted: Container[str]) -> None:
+    def __init__(self, uri: str | None, name: str, wanted: Collection[str]) -> None:
         self.faults: list[Fault] = []
         self.absence = f"{name} is not there" if uri is None else f"{name} does not name it"
         self._places: dict[str, tuple[int, int]] = {}
@@ -87,12 +87,14 @@ class Narrations:
         inside = sorted((t, raw) for t, raw in moved if 0 <= t <= end_ns)
         return Told(tuple(Narration(t, raw) for t, raw in inside), malformed, len(rows) - len(inside))
 
-    def _fill(self, uri: str, name: str, wanted: Container[str]) -> None:
+    def _fill(self, uri: str, name: str, wanted: Collection[str]) -> None:
         try:
             with open_binary(uri) as file:
                 for uid, entry in stream_items(file, name):
                     if uid in wanted and uid not in self._places:
                         self._places[uid] = self._write(entry)
+                    if len(self._places) == len(wanted):
+                        break  # a few recordings of many: no need to read on
         except (AlignError, OSError) as e:
             # What stands before the fault is sound, and text is one modality of several.
             self.absence = f"{name} is damaged and does not name it before the damage"

@@ -13,7 +13,6 @@ from align.schemas.options import AlignOptions
 from align.schemas.recording import Recording
 from align.schemas.time import NS, TimeSpan
 
-
 MAX_WINDOWS = 2_000_000
 """Of one recording: ten hours, one each 18 ms. More means a header that lies, or a stride in wrong units."""
 
@@ -75,8 +74,8 @@ def _grid(
     if len(starts) > MAX_WINDOWS:
         raise AlignError(
             "too_many_windows",
-            f"{recording.video.name} is said to last {span.length_ns / NS:.0f} s, which is {len(starts)} windows: "
-            "check the file, or take a larger --stride",
+            f"{recording.video.name} is said to last {span.length_ns / NS:.0f} s, which is {len(starts)} "
+            "windows: check the file, or take a larger --stride",
             stage="plan",
         )
     return starts
