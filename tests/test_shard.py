@@ -4,7 +4,11 @@ import errno
 import io
 import itertools
 import json
+import pickle
 import random
+import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -271,3 +275,50 @@ def test_leftovers_are_told_from_files_of_others(tmp_path):
         publish_bytes(local(tmp_path), name, b"")
     found = [".a.parquet.0123456789abcdef.tmp", "data/.b.tar.fedcba9876543210.tmp"]
     assert leftovers(local(tmp_path)) == found
+
+
+CRASH = """
+import os, pickle, signal, sys
+from align.transforms.write.commit import LocalStore
+from align.transforms.write.shard import write_shard
+
+left = int(sys.argv[3])
+
+def dying(method):
+    def call(*args):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return method(*args)
+    return call
+
+class Dying(LocalStore):
+    create, seal, rename = dying(LocalStore.create), dying(LocalStore.seal), dying(LocalStore.rename)
+
+spec, samples = pickle.load(open(sys.argv[1], "rb"))
+write_shard(spec, samples, Dying(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("survives", [0, 1, 3, 5, 7, 8])
+def test_killed_at_any_step_leaves_only_whole_files_and_is_finished_by_the_next_run(
+    samples, tmp_path, survives
+):
+    """Three files (two formats, one report), each created, sealed and renamed: nine steps."""
+    write_shard(SPEC, samples, local(tmp_path / "whole"))
+    whole = output(tmp_path / "whole")
+    (tmp_path / "job").write_bytes(pickle.dumps((SPEC, samples)))
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-c", CRASH, str(tmp_path / "job"), str(out), str(survives)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    store = local(out)
+    left = leftovers(store)
+    for name, data in output(out).items():
+        assert name in left or data == whole[name]
+    assert finished_report(store, SPEC) is None
+    for name in left:
+        store.remove(name)
+    write_shard(SPEC, samples, store)
+    assert output(out) == whole

@@ -1,11 +1,14 @@
 """Verify finds what is off, and nothing where nothing is."""
 
+import copy
 import hashlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from align.schemas.errors import Fault
 from align.schemas.sample import EncodedAudio, EncodedImage, ImuWindow
@@ -229,3 +232,25 @@ def test_media_cut_short_is_found_by_the_deep_check(make_sample, kind):
         bad = replace(sample, audio=EncodedAudio(sample.audio.data[: len(sample.audio.data) // 2]))
     found = [code for code, _ in check_row(to_row(bad), replace(EXPECTED, deep=True))]
     assert found == [f"bad_{kind}"]
+
+
+JUNK = [None, -1, 1.5, "", "../x", "\ud800", [], {}, [None], {"a": 1}, True, 10**30]
+
+
+def test_no_manifest_makes_verify_raise(make_sample, write_dataset):
+    out = write_dataset([make_sample()], formats=("webdataset",), shards=1)
+    whole = json.loads((out / "manifest.json").read_text())
+    branches = {"": whole, "counts": whole["counts"], "config": whole["config"], "shards": whole["shards"][0]}
+    places = [(branch, name) for branch, content in branches.items() for name in content]
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.sampled_from(places), st.sampled_from(JUNK))
+    def check(place, junk):
+        content = copy.deepcopy(whole)
+        branch, name = place
+        part = content["shards"][0] if branch == "shards" else content[branch] if branch else content
+        part[name] = junk
+        (out / "manifest.json").write_text(json.dumps(content))
+        assert isinstance(verify(str(out)).problems, tuple)
+
+    check()

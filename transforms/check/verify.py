@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import IO, Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class _Check:
                 detail = f"is of schema {self.manifest['schema_version']}; this reads {SCHEMA_VERSION}"
                 yield Problem(MANIFEST, "schema_version", detail)
                 return
-            files = [ShardFile(**shard) for shard in self.manifest["shards"]]
+            files = [_listed(shard) for shard in self.manifest["shards"]]
             counts = Counts(**self.manifest["counts"])
         except FileNotFoundError:
             detail = "is missing: the run did not finish; run again with --resume"
@@ -234,6 +234,13 @@ class _Check:
         for fmt, collector in self.collectors.items():
             if json.loads(json.dumps(as_json(collector.result()))) != said:
                 yield Problem(STATS, "bad_stats", f"is not what the samples in {fmt} give")
+
+
+def _listed(shard: Mapping[str, Any]) -> ShardFile:
+    file = ShardFile(**shard)
+    if [type(value) for value in astuple(file)] != [str, str, str, int, int, str]:
+        raise TypeError(f"a shard is listed with values of wrong types: {dict(shard)}")
+    return file
 
 
 def _parquet_rows(stream: IO[bytes]) -> Iterator[dict[str, Any]]:

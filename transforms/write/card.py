@@ -75,7 +75,10 @@ def webdataset_card(manifest: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             _front_matter(manifest, "webdataset", folder="webdataset/"),
-            "# The same windows as WebDataset shards",
+            "# Windows as WebDataset shards",
+            "",
+            "What they are, columns and units: `../README.md`. Give `load_dataset` this folder rather than",
+            "bare tar files: this card declares the columns; else five samples decide.",
             "",
             *_parts(manifest["config"]),
         ]
@@ -171,7 +174,7 @@ def _summary(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> list
     ]
     for split, found in statistics["splits"].items():
         present = " | ".join(str(found["modalities"][m]["present"]) for m in MODALITIES)
-        lines.append(f"| `{split}` | {found['windows']} | {found['window_hours']:.2f} | {present} |")
+        lines.append(f"| `{split}` | {found['windows']} | {found['window_hours']:.3g} | {present} |")
     return [*lines, ""]
 
 
@@ -276,4 +279,6 @@ def _making(manifest: Mapping[str, Any]) -> list[str]:
 
 def _cell(value: object) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if value is None or text == "":
+        return "–"
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
