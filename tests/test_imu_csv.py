@@ -70,6 +70,7 @@ NORMAL = steady()
         (table(NORMAL).decode().encode("utf-16"), "imu_columns"),
         (table(NORMAL, end="\r"), "imu_columns"),
         (table([line(k * 3.7e12) for k in range(9)]), "imu_rate"),
+        (table(NORMAL) + b"7" * (3 << 20), "imu_lines"),
     ],
 )
 def test_a_useless_table_says_why(data, code):
@@ -189,6 +190,11 @@ def test_a_silent_sensor_is_said(row, missing, said):
 def test_the_unit_of_time_is_said_where_the_name_is_wrong():
     assert "times are in s" in survey(table(steady(scale=1e-3))).notes[0]
     assert survey(table(steady(scale=1e3))).time_scale_ns == 1e3
+
+
+def test_a_slow_imu_keeps_the_unit_that_its_column_names():
+    found = survey(table(steady(scale=40)))
+    assert (found.time_scale_ns, found.gyro_rate_hz, found.notes) == (1e6, 5.0, ())
 
 
 def test_other_names_are_a_parameter():

@@ -5,7 +5,7 @@ with a decoder that remembers nothing. For AAC that needs a new decoder: its noi
 generator that ``flush_buffers`` does not reset.
 
 A **run** is decoded sound without a break. Neighbouring frames belong to one run when the second's
-timestamp is within the tolerance of the first's end::
+timestamp is within 0.2 ms, or two ticks of the container's clock, of the first's end::
 
     pts         |--------|--------|--------|          |--------|--------|
     run         [------- one placement --------]      [-- another ------]
@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
-from math import ceil
-from statistics import median
+from math import ceil, floor, lcm
+from statistics import median_high, median_low
 from typing import Any
 
 import av
@@ -41,7 +41,7 @@ PRE_ROLL_NS = 200_000_000
 """Sound decoded before a span so that the decoder has settled: Opus asks for 80 ms (RFC 7845, 4.6), an MP3
 frame may reach back 9 frames, AAC needs one."""
 
-_JITTER_NS = Fraction(NS, 5000)  # 0.2 ms: less between two frames is a capture clock's jitter, not a gap
+_JITTER_HZ = 5_000  # 0.2 ms or less between two frames is a capture clock's jitter, not a gap
 _SELF_CONTAINED = frozenset(
     "aac aac_latm ac3 alac eac3 flac mp1float mp2float mp3 mp3float opus libopus vorbis libvorbis".split()
 )  # decoders that need nothing but the extradata
@@ -77,7 +77,7 @@ def decode_audio(
         AlignError: ``audio_rate_change``: the rate changes within the span.
     """
     wanted = _needed(packets, span, info.time_base, clock_offset_ns)
-    frames = list(_decode(wanted, _decoder(stream), info.time_base, clock_offset_ns))
+    frames = list(_decode(wanted, _decoder(stream)))
     rates = {f.rate for f in frames}
     if len(rates) > 1:
         raise AlignError(
@@ -86,49 +86,74 @@ def decode_audio(
             f"[{span.start_ns}, {span.end_ns}) ns; re-encode it at one rate",
         )
     rate = rates.pop() if rates else info.rate
-    return _lay_out(_runs(frames, rate, info.time_base), rate, span)
+    runs = _runs(frames, _Clock.of(info.time_base, rate, clock_offset_ns))
+    return _lay_out(runs, rate, span)
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """Decoded samples [channels, n] as the codec gives them; ``start_ns`` is that of the first, if known."""
+    """Decoded samples [channels, n] as the codec gives them, ``cut`` samples past the timestamp."""
 
-    start_ns: Fraction | None
+    pts: int | None
+    cut: int
     rate: int
     samples: NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Counts time so finely that a container's ticks and samples are both whole: exact, and all integers."""
+
+    hz: int
+    tick: int
+    sample: int
+    offset_ns: int
+
+    @classmethod
+    def of(cls, time_base: Fraction, rate: int, offset_ns: int) -> _Clock:
+        hz = lcm(time_base.denominator, rate)
+        return cls(hz, time_base.numerator * hz // time_base.denominator, hz // rate, offset_ns)
+
+    def ns(self, time: Fraction) -> Fraction:
+        return time * NS / self.hz - self.offset_ns
+
+    @property
+    def tolerance(self) -> int:
+        """How far a frame may stand from its predecessor's end before that is a gap, or an overlap."""
+        return max(2 * self.tick, self.hz // _JITTER_HZ)
 
 
 @dataclass(slots=True)
 class _Run:
     """Frames without a break, and for each of them where its timestamp puts the run's first sample."""
 
+    clock: _Clock
     frames: list[_Frame] = field(default_factory=list)
-    starts_ns: list[Fraction] = field(default_factory=list)
-    end_ns: Fraction = Fraction(0)  # by the last timestamp
+    starts: list[int] = field(default_factory=list)
+    end: int = 0  # by the last timestamp
     count: int = 0
 
-    def add(self, frame: _Frame, start_ns: Fraction, rate: int) -> None:
+    def add(self, frame: _Frame, start: int) -> None:
         length = frame.samples.shape[1]
         self.frames.append(frame)
-        self.starts_ns.append(start_ns - Fraction(self.count * NS, rate))
-        self.end_ns = start_ns + Fraction(length * NS, rate)
+        self.starts.append(start - self.count * self.clock.sample)
+        self.end = start + length * self.clock.sample
         self.count += length
 
     @property
     def start_ns(self) -> Fraction:
-        return median(self.starts_ns)
+        return self.clock.ns(Fraction(median_low(self.starts) + median_high(self.starts), 2))
 
 
 def _needed(
     packets: Sequence[av.Packet[Any]], span: TimeSpan, time_base: Fraction, offset_ns: int
 ) -> Sequence[av.Packet[Any]]:
-    """From the last packet at or before the pre-roll's start, up to the first one past the span."""
-    ticks = time_base * NS
-    times = [None if p.pts is None else p.pts * ticks - offset_ns for p in packets]
-    from_ns = span.start_ns - PRE_ROLL_NS
-    first = max((i for i, t in enumerate(times) if t is not None and t <= from_ns), default=0)
-    past = (i for i, t in enumerate(times) if i > first and t is not None and t >= span.end_ns)
-    return packets[first : next(past, len(packets))]
+    """From the last packet at or before the pre-roll's start to the last one before the span's end."""
+    from_pts = floor((span.start_ns - PRE_ROLL_NS + offset_ns) / (time_base * NS))
+    past_pts = ceil((span.end_ns + offset_ns) / (time_base * NS))
+    first = max((i for i, p in enumerate(packets) if p.pts is not None and p.pts <= from_pts), default=0)
+    last = max((i for i, p in enumerate(packets) if p.pts is None or p.pts < past_pts), default=first)
+    return packets[first : last + 1]
 
 
 def _decoder(stream: AudioStream) -> AudioCodecContext:
@@ -146,9 +171,7 @@ def _decoder(stream: AudioStream) -> AudioCodecContext:
     return decoder
 
 
-def _decode(
-    packets: Iterable[av.Packet[Any]], decoder: AudioCodecContext, time_base: Fraction, offset_ns: int
-) -> Iterator[_Frame]:
+def _decode(packets: Iterable[av.Packet[Any]], decoder: AudioCodecContext) -> Iterator[_Frame]:
     """Decode packet by packet, cutting what the container says to skip (priming, padding, edit lists)."""
     skip = 0
     for packet in (*packets, None):  # None drains the decoder
@@ -165,7 +188,7 @@ def _decode(
             skip -= cut
             shown = not (frame.is_corrupt or (packet is not None and packet.is_discard))
             if shown and cut < frame.samples - tail:
-                yield _taken(frame, time_base, offset_ns, cut, frame.samples - tail)
+                yield _taken(frame, cut, frame.samples - tail)
 
 
 def _to_skip(frame: AudioFrame) -> tuple[int, int]:
@@ -177,27 +200,26 @@ def _to_skip(frame: AudioFrame) -> tuple[int, int]:
     return int(head), int(tail)
 
 
-def _taken(frame: AudioFrame, time_base: Fraction, offset_ns: int, cut: int, end: int) -> _Frame:
+def _taken(frame: AudioFrame, cut: int, end: int) -> _Frame:
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(frame.samples, -1).T
-    start = (
-        None if frame.pts is None else (frame.pts * time_base + Fraction(cut, frame.rate)) * NS - offset_ns
-    )
-    return _Frame(start, frame.rate, samples[:, cut:end])
+    return _Frame(frame.pts, cut, frame.rate, samples[:, cut:end])
 
 
-def _runs(frames: Iterable[_Frame], rate: int, time_base: Fraction) -> list[_Run]:
+def _runs(frames: Iterable[_Frame], clock: _Clock) -> list[_Run]:
     """Split where a timestamp is off its predecessor's end by more than rounding and jitter explain."""
-    tolerance = max(2 * time_base * NS, _JITTER_NS)
     runs: list[_Run] = []
     for frame in frames:
-        start = frame.start_ns if frame.start_ns is not None or not runs else runs[-1].end_ns
-        if start is None:
+        if frame.pts is not None:
+            start = frame.pts * clock.tick + frame.cut * clock.sample
+        elif runs:
+            start = runs[-1].end
+        else:
             continue  # no timestamp yet: it cannot be placed
-        if not runs or abs(start - runs[-1].end_ns) > tolerance:
-            runs.append(_Run())
-        runs[-1].add(frame, start, rate)
+        if not runs or abs(start - runs[-1].end) > clock.tolerance:
+            runs.append(_Run(clock))
+        runs[-1].add(frame, start)
     return runs
 
 
@@ -224,8 +246,8 @@ def _mono(frames: Iterable[_Frame]) -> NDArray[np.float32]:
     for _, alike in groupby(frames, lambda f: (f.samples.dtype, len(f.samples))):
         block = np.concatenate([f.samples for f in alike], axis=1)
         centre = 128.0 if block.dtype == np.uint8 else 0.0  # 8-bit PCM is unsigned
-        mean = (block.mean(axis=0, dtype=np.float64) - centre) / _SCALE[block.dtype.str[1:]]
-        parts.append(mean.astype(np.float32))
+        mean = sum(channel.astype(np.float64) for channel in block) / len(block)
+        parts.append(((mean - centre) / _SCALE[block.dtype.str[1:]]).astype(np.float32))
     sound: NDArray[np.float32] = np.concatenate(parts)
     sound[~np.isfinite(sound)] = 0.0
     return sound

@@ -30,8 +30,10 @@ Opener = Callable[[str], BinaryIO]
 G = 9.80665
 """Standard gravity, m/s²."""
 
+_LONGEST_READ = 1 << 24  # bytes: rows out of order may make every block touch a span
 _FURTHEST_NS = 10 * 86_400 * 10**9  # ten days from the block's median: no recording is that long
 _RATES_HZ = (10.0, 10_000.0)  # what an IMU may run at
+_SLOWEST_HZ = 4.0  # for the unit that the column's name says
 _SCALES_NS = {"ms": 1e6, "s": 1e9, "µs": 1e3, "ns": 1.0}
 _FASTEST_RAD_S = 70.0  # 4000 °/s: the widest range of any consumer gyroscope
 
@@ -113,7 +115,7 @@ def imu_range(survey: ImuSurvey, span: TimeSpan) -> ImuRange:
     for block in survey.blocks:
         if not TimeSpan(block.min_ns, block.max_ns + 1).touches(span):
             continue
-        if ranges and ranges[-1][1] == block.start:
+        if ranges and ranges[-1][1] == block.start and block.end - ranges[-1][0] <= _LONGEST_READ:
             ranges[-1] = (ranges[-1][0], block.end)
         else:
             ranges.append((block.start, block.end))
@@ -301,7 +303,7 @@ def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
         return None
     for scale in (named_ns, *_SCALES_NS.values()):
         rate = 1e9 / (float(np.median(steps)) * scale)
-        if _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+        if (_SLOWEST_HZ if scale == named_ns else _RATES_HZ[0]) <= rate <= _RATES_HZ[1]:
             return scale
     raise AlignError(
         "imu_rate",

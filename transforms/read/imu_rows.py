@@ -90,7 +90,11 @@ def read_header(file: BinaryIO, columns: ImuColumns) -> tuple[Header, bytes]:
 
 
 def blocks(file: BinaryIO, start: int, pending: bytes) -> Iterator[tuple[int, bytes]]:
-    """Whole lines by the block, with the offset of each block; the last may end without a newline."""
+    """Whole lines by the block, with the offset of each block; the last may end without a newline.
+
+    Raises:
+        AlignError: ``imu_lines``: a line is longer than a block.
+    """
     while True:
         chunk = file.read(BLOCK_BYTES)
         data = pending + chunk
@@ -98,6 +102,10 @@ def blocks(file: BinaryIO, start: int, pending: bytes) -> Iterator[tuple[int, by
         if whole:
             yield start, data[:whole]
         start, pending = start + whole, data[whole:]
+        if len(pending) > BLOCK_BYTES:
+            raise AlignError(
+                "imu_lines", f"the IMU table has no line end within {BLOCK_BYTES} bytes of {start}"
+            )
         if not chunk:
             return
 
