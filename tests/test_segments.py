@@ -26,7 +26,7 @@ def recording(**fields):
 
 def media(hours=1.0, gop_s=8, audio=True, **fields):
     span = TimeSpan(0, round(hours * 3600 * NS))
-    keyframes = tuple(range(0, span.end_ns, gop_s * NS)) if gop_s else ()
+    keyframes = tuple(range(0, span.end_ns, int(gop_s * NS))) if gop_s else ()
     video = VideoInfo(
         0,
         "h264",
@@ -124,22 +124,30 @@ def test_shard_count(total_bytes, cost_s, segments, count):
 
 
 def test_cost_counts_the_frames_between_keyframe_and_target():
-    """By hand: targets at 2.5 and 7.5 s of one 8 s GOP need 7.5 s of frames, the last one included."""
+    """By hand: targets at 2.5 and 7.5 s of one 8 s GOP need 7.5 s of frames and one start."""
     cost = estimate(media(audio=False), (0, 5 * NS), AlignOptions())
-    decoded = 7.5 * 30 + 1
+    decoded = 7.5 * 30 + 1 + 8
     by_hand = decoded * 835 / 108_000 * 0.7 + 2 * (0.0016 + 0.0005) + 10 * 3 / 3600
     assert cost.cpu_s == pytest.approx(by_hand, rel=1e-6)
     assert cost.read_bytes == 10_000_000
 
 
-def test_a_keyframe_at_each_target_costs_almost_nothing():
+@pytest.mark.parametrize(("gop", "measured"), [(250, 448), (30, 111)])
+def test_the_model_agrees_with_the_measured_hour(gop, measured):
+    """CPU seconds of a whole job: an hour of 1080p30 H.264, one picture per 5 s."""
+    hour = media(gop_s=Fraction(gop, 30))
+    starts = range(0, 3595 * NS + 1, 5 * NS)
+    assert estimate(hour, starts, AlignOptions()).cpu_s == pytest.approx(measured, rel=0.1)
+
+
+def test_a_keyframe_at_each_target_costs_little():
     grid = tuple(range(0, 3595 * NS, 5 * NS))
     dense = media(gop_s=8)
     anchored = plan_windows(
         recording(), dense.video.span, dense.video.keyframes_ns, AlignOptions(anchor="keyframe")
     )
     per_window = estimate(dense, anchored.starts_ns, AlignOptions()).cpu_s / len(anchored.starts_ns)
-    assert per_window < 0.1 * estimate(dense, grid, AlignOptions()).cpu_s / len(grid)
+    assert per_window < 0.2 * estimate(dense, grid, AlignOptions()).cpu_s / len(grid)
 
 
 def test_cost_is_additive_over_distant_windows_and_without_an_index_assumes_long_gops():
