@@ -1,89 +1,32 @@
 """IMU tables in CSV: surveyed once as a stream, then read by byte range.
 
-The survey keeps, for every block of whole lines, where it lies and which times it holds, and what the whole
-table says of itself. Its memory does not grow with the rows: medians over the table are weighted medians
-of the blocks' medians. Columns are those of EGO4D (``data/imu.md`` of github.com/EGO4D/docs) unless named
-otherwise; the rules for faults are those that its documentation advises, or stand beside the code.
+Columns are those of EGO4D (``data/imu.md`` of github.com/EGO4D/docs) unless named otherwise. The rules for
+faults are those that its documentation advises, or stand beside the code.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from align.schemas.errors import AlignError, Reason
 from align.schemas.media import ImuTrack
 from align.schemas.plan import ImuRange
 from align.schemas.time import ClockMap, TimeSpan
-from align.transforms.read.imu_rows import EGO4D, Header, ImuColumns, blocks, parse, read_exactly, read_header
+from align.transforms.read.imu_rows import EGO4D as EGO4D
+from align.transforms.read.imu_rows import ImuColumns as ImuColumns
+from align.transforms.read.imu_rows import blocks, parse, read_exactly, read_header, times_ns
+from align.transforms.read.imu_survey import ImuSurvey as ImuSurvey
+from align.transforms.read.imu_survey import Tally
 
 Source = BinaryIO | str | Path
 Opener = Callable[[str], BinaryIO]
 
-G = 9.80665
-"""Standard gravity, m/s²."""
-
 _LONGEST_READ = 1 << 24  # bytes: rows out of order may make every block touch a span
-_FURTHEST_NS = 10 * 86_400 * 10**9  # ten days from the block's median: no recording is that long
-_RATES_HZ = (10.0, 10_000.0)  # what an IMU may run at
-_SLOWEST_HZ = 4.0  # for the unit that the column's name says
-_SCALES_NS = {"ms": 1e6, "s": 1e9, "µs": 1e3, "ns": 1.0}
-_FASTEST_RAD_S = 70.0  # 4000 °/s: the widest range of any consumer gyroscope
-
-
-@dataclass(frozen=True, slots=True)
-class ImuBlock:
-    """Whole lines, bytes ``[start, end)``, and the least and greatest time of their rows (ns)."""
-
-    start: int
-    end: int
-    min_ns: int
-    max_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class ImuSurvey:
-    """What one pass over a table found. Times are on the table's own clock.
-
-    Attributes:
-        rows: lines with data, usable or not.
-        rejected: reason -> rows dropped: ``null_time``, ``absurd_time``, ``field_count``, ``truncated``.
-        gaps_in_row: sensor -> usable rows in which it has no finite value.
-        non_monotonic: rows earlier than the row before them.
-        duplicates: rows at the instant of another row of their block.
-        accl_median: median |accl| in the table's unit; NaN without an accelerometer.
-        notes: what was assumed, converted or found odd, in words.
-        missing, detail: why the table is of no use, as in ``ImuRange``.
-    """
-
-    blocks: tuple[ImuBlock, ...]
-    columns: tuple[str, ...]
-    delimiter: str
-    rows: int
-    rejected: dict[str, int]
-    gaps_in_row: dict[str, int]
-    non_monotonic: int
-    duplicates: int
-    time_scale_ns: float
-    gyro_rate_hz: float
-    accl_rate_hz: float
-    accl_median: float
-    gyro_scale: float
-    accl_scale: float
-    notes: tuple[str, ...] = ()
-    missing: str | None = None
-
-    @property
-    def span(self) -> TimeSpan:
-        """From the first row to just past the last."""
-        return TimeSpan(min(b.min_ns for b in self.blocks), max(b.max_ns for b in self.blocks) + 1)
 
 
 def survey_imu(source: Source, *, opener: Opener | None = None, columns: ImuColumns = EGO4D) -> ImuSurvey:
@@ -99,11 +42,12 @@ def survey_imu(source: Source, *, opener: Opener | None = None, columns: ImuColu
 
     Raises:
         AlignError: ``imu_columns`` if the header lacks a column, ``imu_empty`` if no row is usable,
-            ``imu_rate`` if the rows' spacing is that of no IMU in any unit of time.
+            ``imu_rate`` if the rows' spacing is that of no IMU in any unit of time, ``imu_lines`` if a line
+            is longer than a block.
     """
     with _opened(source, opener) as file:
         header, rest = read_header(file, columns)
-        tally = _Tally(header, columns)
+        tally = Tally(header, columns)
         for start, data in blocks(file, header.end, rest):
             tally.add(start, data)
     return tally.survey()
@@ -111,9 +55,10 @@ def survey_imu(source: Source, *, opener: Opener | None = None, columns: ImuColu
 
 def imu_range(survey: ImuSurvey, span: TimeSpan) -> ImuRange:
     """What to read for the rows inside a span of the table's clock: only blocks that touch it."""
+    near = span.widened(1_000)  # a clock map leads back to within a nanosecond, not exactly
     ranges: list[tuple[int, int]] = []
     for block in survey.blocks:
-        if not TimeSpan(block.min_ns, block.max_ns + 1).touches(span):
+        if not TimeSpan(block.min_ns, block.max_ns + 1).touches(near):
             continue
         if ranges and ranges[-1][1] == block.start and block.end - ranges[-1][0] <= _LONGEST_READ:
             ranges[-1] = (ranges[-1][0], block.end)
@@ -160,7 +105,7 @@ def read_imu(
         for start, end in range.byte_ranges:
             file.seek(start)
             table = parse(read_exactly(file, end - start), range.columns, range.delimiter, columns).values
-            times, usable = _times_ns(table[:, 0], range.time_scale_ns)
+            times, usable = times_ns(table[:, 0], range.time_scale_ns)
             times[usable] = clock.to_recording(times[usable])
             inside = usable & (times >= span.start_ns) & (times < span.end_ns)
             parts.append((times[inside], table[inside, 1:]))
@@ -169,176 +114,6 @@ def read_imu(
     gyro_ns, gyro = _one_per_instant(times, values[:, :3] * range.gyro_scale)
     accl_ns, accl = _one_per_instant(times, values[:, 3:] * range.accl_scale)
     return ImuTrack(gyro_ns, gyro, accl_ns, accl, range.gyro_rate_hz, range.accl_rate_hz)
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What the blocks said so far. Medians are kept as (a block's median, rows behind it)."""
-
-    header: Header
-    columns: ImuColumns
-    scale_ns: float | None = None
-    rows: int = 0
-    usable: int = 0
-    non_monotonic: int = 0
-    duplicates: int = 0
-    latest_ns: int | None = None
-    beyond_gyro: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    gaps_in_row: Counter[str] = field(default_factory=Counter)
-    blocks: list[ImuBlock] = field(default_factory=list)
-    gyro_hz: list[tuple[float, int]] = field(default_factory=list)
-    accl_hz: list[tuple[float, int]] = field(default_factory=list)
-    accl_norm: list[tuple[float, int]] = field(default_factory=list)
-
-    def add(self, start: int, data: bytes) -> None:
-        """Count a block's lines and keep what its usable rows say."""
-        whole = data.rfind(b"\n") + 1
-        if data[whole:].strip():  # a line without its end may be cut anywhere: `2.` is no 2.0
-            self.rows += 1
-            self.rejected["truncated"] += 1
-        parsed = parse(data[:whole], self.header.names, self.header.delimiter, self.columns)
-        self.rows += len(parsed.values) + parsed.misshapen
-        self.rejected["field_count"] += parsed.misshapen
-        numbers = np.isfinite(parsed.values[:, 0])
-        self.rejected["null_time"] += int((~numbers).sum())
-        if self.scale_ns is None:
-            self.scale_ns = _time_scale(parsed.values[numbers, 0], self.columns.time_scale_ns)
-        times, usable = _times_ns(parsed.values[:, 0], self.scale_ns or self.columns.time_scale_ns)
-        if usable.any():
-            usable &= np.abs(times - _middle(times[usable])) <= _FURTHEST_NS
-        self.rejected["absurd_time"] += int((numbers & ~usable).sum())
-        if usable.any():
-            self._add_rows(start, start + whole, times[usable], parsed.values[usable, 1:])
-
-    def _add_rows(self, start: int, end: int, times: NDArray[np.int64], values: NDArray[np.float64]) -> None:
-        self.usable += len(times)
-        self.blocks.append(ImuBlock(start, end, int(times.min()), int(times.max())))
-        self.non_monotonic += int((np.diff(times) < 0).sum())
-        self.non_monotonic += self.latest_ns is not None and int(times[0]) < self.latest_ns
-        self.latest_ns = int(times[-1])
-        self.duplicates += len(times) - len(np.unique(times))
-        gyro, accl = values[:, :3], values[:, 3:]
-        has_gyro, has_accl = np.isfinite(gyro).all(axis=1), np.isfinite(accl).all(axis=1)
-        self.gaps_in_row["gyro"] += int((~has_gyro).sum())
-        self.gaps_in_row["accl"] += int((~has_accl).sum())
-        self.gyro_hz.extend(_rate(times[has_gyro]))
-        self.accl_hz.extend(_rate(times[has_accl]))
-        self.beyond_gyro += int((np.abs(gyro[has_gyro]) > _FASTEST_RAD_S).any(axis=1).sum())
-        if has_accl.any():
-            norm = np.linalg.norm(accl[has_accl], axis=1)
-            self.accl_norm.append((float(np.median(norm)), len(norm)))
-
-    def survey(self) -> ImuSurvey:
-        """The verdict over all blocks."""
-        rejected = {k: v for k, v in self.rejected.items() if v}
-        if not self.blocks:
-            why = ", ".join(f"{k}: {v}" for k, v in rejected.items()) or "nothing but a header"
-            raise AlignError("imu_empty", f"the IMU table has no usable row ({why}); export it again")
-        accl_median = _weighted_median(self.accl_norm)
-        accl_scale, accl_note = _accl_unit(accl_median)
-        gyro_rows = self.usable - self.gaps_in_row["gyro"]
-        gyro_scale, gyro_note = _gyro_unit(self.beyond_gyro / max(gyro_rows, 1))
-        missing, why_missing = _missing(gyro_rows, self.usable - self.gaps_in_row["accl"], accl_median)
-        scale_ns = self.scale_ns or self.columns.time_scale_ns
-        notes = (why_missing, _time_note(scale_ns, self.columns.time_scale_ns), accl_note, gyro_note)
-        return ImuSurvey(
-            blocks=tuple(self.blocks),
-            columns=self.header.names,
-            delimiter=self.header.delimiter,
-            rows=self.rows,
-            rejected=rejected,
-            gaps_in_row={k: v for k, v in self.gaps_in_row.items() if v},
-            non_monotonic=self.non_monotonic,
-            duplicates=self.duplicates,
-            time_scale_ns=scale_ns,
-            gyro_rate_hz=_weighted_median(self.gyro_hz),
-            accl_rate_hz=_weighted_median(self.accl_hz),
-            accl_median=accl_median,
-            gyro_scale=gyro_scale,
-            accl_scale=accl_scale,
-            notes=tuple(n for n in notes if n),
-            missing=missing,
-        )
-
-
-def _missing(gyro_rows: int, accl_rows: int, accl_median: float) -> tuple[str | None, str]:
-    if not gyro_rows or not accl_rows:
-        return Reason.NOT_RECORDED.value, f"the {'accelerometer' if gyro_rows else 'gyroscope'} has no values"
-    if accl_median == 0.0:
-        return Reason.INVALID.value, "the accelerometer reads 0, without gravity"
-    return None, ""
-
-
-def _accl_unit(median: float) -> tuple[float, str]:
-    """Factor to m/s²: a mostly still accelerometer reads gravity."""
-    if 0.7 * G <= median <= 1.3 * G or median == 0.0 or np.isnan(median):
-        return 1.0, ""
-    if 0.7 <= median <= 1.3:
-        return G, f"the accelerometer is in g (median {median:.3g}), converted to m/s²"
-    return 1.0, f"median |accl| is {median:.4g}, neither m/s² nor g: taken as m/s²"
-
-
-def _gyro_unit(share_beyond: float) -> tuple[float, str]:
-    """Factor to rad/s. Slow turns in °/s look like fast ones in rad/s, so only the impossible decides."""
-    if share_beyond > 1e-3:
-        return float(
-            np.pi / 180
-        ), f"the gyroscope is in °/s (values beyond {_FASTEST_RAD_S:.0f}), converted to rad/s"
-    return 1.0, ""
-
-
-def _time_note(scale_ns: float, named_ns: float) -> str:
-    unit = next((u for u, s in _SCALES_NS.items() if s == scale_ns), f"{scale_ns:g} ns")
-    return "" if scale_ns == named_ns else f"times are in {unit}, whatever the column's name says"
-
-
-def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
-    """Nanoseconds per unit that make the spacing that of an IMU; None where there are too few rows to tell.
-
-    The units' plausible spacings do not overlap (0.1 to 100 ms), so at most one fits.
-    """
-    steps = np.diff(np.unique(times))
-    if len(steps) < 3:
-        return None
-    for scale in (named_ns, *_SCALES_NS.values()):
-        rate = 1e9 / (float(np.median(steps)) * scale)
-        if (_SLOWEST_HZ if scale == named_ns else _RATES_HZ[0]) <= rate <= _RATES_HZ[1]:
-            return scale
-    raise AlignError(
-        "imu_rate",
-        f"IMU rows stand {np.median(steps):.6g} units of time apart, which is no IMU's rate "
-        "in s, ms, µs or ns; check the time column",
-    )
-
-
-def _times_ns(times: NDArray[np.float64], scale_ns: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Times in ns (ties up), and where they are usable: finite and within int64."""
-    scaled = np.floor(times * scale_ns + 0.5)
-    usable = np.abs(scaled) < 2.0**62  # False for NaN
-    return np.where(usable, scaled, 0.0).astype(np.int64), usable
-
-
-def _rate(times_ns: NDArray[np.int64]) -> list[tuple[float, int]]:
-    """Rows per second inside runs, and the spacings behind it; nothing where there are none."""
-    steps = np.diff(np.unique(times_ns))
-    if not len(steps):
-        return []
-    inside = steps[steps <= 3 * np.median(steps)]
-    return [(len(inside) * 1e9 / float(inside.sum()), len(inside))]
-
-
-def _middle(times: NDArray[np.int64]) -> int:
-    """The lower median: a time that occurs."""
-    half = (len(times) - 1) // 2
-    return int(np.partition(times, half)[half])
-
-
-def _weighted_median(values: list[tuple[float, int]]) -> float:
-    """The lower weighted median; 0.0 of nothing."""
-    ordered = sorted(values)
-    total = np.cumsum([n for _, n in ordered])
-    return ordered[int(np.searchsorted(total, total[-1] / 2))][0] if ordered else 0.0
 
 
 def _one_per_instant(

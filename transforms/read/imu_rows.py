@@ -143,6 +143,13 @@ def parse(data: bytes, names: tuple[str, ...], delimiter: str, columns: ImuColum
     return Parsed(np.stack(stacked, axis=1).astype(np.float64), misshapen)
 
 
+def times_ns(times: NDArray[np.float64], scale_ns: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Times in ns (ties up), and where they are usable: finite and within int64."""
+    scaled = np.floor(times * scale_ns + 0.5)
+    usable = np.abs(scaled) < 2.0**62  # False for NaN
+    return np.where(usable, scaled, 0.0).astype(np.int64), usable
+
+
 def _read(
     data: bytes, names: tuple[str, ...], delimiter: str, columns: ImuColumns, kind: pa.DataType
 ) -> tuple[pa.Table, int]:
