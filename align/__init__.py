@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from align.schemas.options import AlignOptions
     from align.schemas.recording import Narration, Recording, Stream
     from align.schemas.time import ClockMap, ClockPiece, TimeSpan
+    from align.transforms.load.load import load
 
 # Imported when first used: Beam alone takes more than a second.
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "Stream": "align.schemas.recording",
     "TimeSpan": "align.schemas.time",
     "UsageError": "align.schemas.errors",
+    "load": "align.transforms.load.load",
     "plan": "align.pipeline.run",
     "run": "align.pipeline.run",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "Stream",
     "TimeSpan",
     "UsageError",
+    "load",
     "plan",
     "run",
 ]
