@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.schemas.media import ImuTrack
-from align.schemas.time import NS, TimeSpan
+from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
 from align.transforms.align.imu import IMU_MARGIN_NS, window_imu
+from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
 
+TABLES = Path(__file__).parents[2] / "shared" / "data" / "ego4d" / "v2" / "imu"
 HOURS_10 = 36_000 * NS
 WINDOW = TimeSpan(HOURS_10 + 123_456_789, HOURS_10 + 123_456_789 + 5 * NS)
 
@@ -206,3 +209,40 @@ def test_without_a_known_rate_the_rows_spacing_decides():
     signal = band_limited(40)
     out = window_imu(track_of(t, signal, hz=0.0), WINDOW, 200)
     assert db(out.imu.values[0] - signal(grid(200)), 1.0) < -90
+
+
+@pytest.mark.skipif(not TABLES.is_dir(), reason="the shared recordings are not here")
+@pytest.mark.parametrize("rate", [50, 200, 400])
+@pytest.mark.parametrize(
+    "uid", ["3c8d5a26-d617-55aa-8147-3ea634376062", "80187c7e-4c38-5b6c-8891-d6e23814f7c2"]
+)
+def test_a_real_window_is_the_same_whatever_was_read_with_it(uid, rate, monkeypatch):
+    monkeypatch.setattr("align.transforms.read.imu_rows.BLOCK_BYTES", 4_096)
+    path, clock = TABLES / f"{uid}.csv", ClockMap((ClockPiece(0, 12_345_678, 300.0),))
+    survey = survey_imu(path)
+
+    def rows(span):
+        reach = span.widened(IMU_MARGIN_NS)
+        where = imu_range(survey, TimeSpan(clock.to_stream(reach.start_ns), clock.to_stream(reach.end_ns)))
+        return read_imu(path, where, clock, reach)
+
+    whole = rows(TimeSpan(0, 11 * NS))
+    for k in range(10):
+        window = TimeSpan(k * NS, k * NS + NS)
+        alone, together = window_imu(rows(window), window, rate), window_imu(whole, window, rate)
+        assert alone.imu.values.tobytes() == together.imu.values.tobytes()
+        assert alone.imu.mask.tobytes() == together.imu.mask.tobytes()
+        assert (alone.coverage, alone.max_gap_ns) == (together.coverage, together.max_gap_ns)
+
+
+@pytest.mark.skipif(not TABLES.is_dir(), reason="the shared recordings are not here")
+def test_a_real_walk_passes_through_its_rows():
+    path = TABLES / "80187c7e-4c38-5b6c-8891-d6e23814f7c2.csv"
+    survey = survey_imu(path)
+    track = read_imu(path, imu_range(survey, survey.span), ClockMap(), survey.span)
+    window = TimeSpan(2 * NS, 8 * NS)
+    out = window_imu(track, window, 4_000)
+    inside = (track.accl_ns >= window.start_ns) & (track.accl_ns < window.end_ns - NS // 100)
+    at = (track.accl_ns[inside] - window.start_ns) / NS
+    back = np.interp(at, np.arange(24_000) / 4_000, out.imu.values[5])
+    assert db(back - track.accl[inside][:, 2], track.accl[inside][:, 2] - 9.8) < -30
