@@ -11,9 +11,7 @@ REQUIRES = [
     "click>=8.3,<9",
     "datasets>=5.2,<6",
     "ffmpeg-python>=0.2,<0.3",
-    "ijson>=3.4,<4",
     "imageio-ffmpeg>=0.6,<0.7",
-    "librosa>=0.11,<0.12",
     "numpy>=2.1,<3",
     "opencv-python-headless>=4.12,<6",
     "pillow>=12,<13",
@@ -31,6 +29,7 @@ EXTRAS = {
     "dev": [
         "build>=1.3,<2",
         "hypothesis>=6.140,<7",
+        "librosa>=0.11,<0.12",
         "kaldi-native-fbank>=1.21,<2",
         "mypy>=1.18,<3",
         "pytest>=9,<10",

@@ -64,10 +64,11 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         stream = recording.video
         media = probe_media(stream.uri, video_index=stream.index, opener=opener_for(stream.uri))
         video = _check_video(recording, media, config)
+        plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
     except AlignError as error:
         return _unreadable(recording, config, error)
-    plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
-    faults = [
+    faults = [*_notes(recording, video, config)]
+    faults += [
         Fault(recording.recording_id, start, "plan", code, detail, "skipped")
         for start, code, detail in plan.skipped
     ]
@@ -91,10 +92,21 @@ def _check_video(recording: Recording, media: MediaInfo, config: RunConfig) -> V
 
 
 def _unreadable(recording: Recording, config: RunConfig, error: AlignError) -> RecordingPlan:
-    span = recording.span
-    windows = plan_windows(recording, span, (), config.options).planned if span else 0
+    try:
+        windows = plan_windows(recording, recording.span, (), config.options).planned if recording.span else 0
+    except AlignError:
+        windows = 0
     fault = Fault(recording.recording_id, None, error.stage, error.code, error.detail, "failed", windows)
     return RecordingPlan(recording.recording_id, windows, (), (fault,))
+
+
+def _notes(recording: Recording, video: VideoInfo, config: RunConfig) -> Iterator[Fault]:
+    """What costs no window and yet should be known."""
+    notes = [(f"no_{kind}", why) for kind, why in recording.absent.items()]
+    if config.options.anchor == "keyframe" and not video.keyframes_ns:
+        notes.append(("no_keyframes", f"{recording.video.name} lists no keyframes; use --anchor grid"))
+    for code, detail in notes:
+        yield Fault(recording.recording_id, None, "plan", code, detail, "noted", 0)
 
 
 def _survey(recording: Recording) -> tuple[ImuSurvey | ImuRange, list[Fault]]:

@@ -49,7 +49,8 @@ def test_nothing_is_pickled() -> None:
 
 
 def test_the_command_line_is_there_without_heavy_imports() -> None:
-    code = "import sys, align.pipeline.cli; print([m for m in ('numpy', 'apache_beam', 'av') if m in sys.modules])"
+    look = "[m for m in ('numpy', 'apache_beam', 'av') if m in sys.modules]"
+    code = f"import sys, align.pipeline.cli; print({look})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert ran.stdout.strip() == "[]"
 
