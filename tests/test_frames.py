@@ -10,8 +10,9 @@ import pytest
 
 from align.schemas.time import TimeSpan, ticks_to_ns
 from align.transforms.read.demux import WindowRequest, read_media
-from align.transforms.read.frames import RunAssembler, RunDecoder, entry_test, on_screen
+from align.transforms.read.frames import RunAssembler, RunDecoder, on_screen
 from align.transforms.read.guard import open_media
+from align.transforms.read.nal import entry_test
 from align.transforms.read.probe import probe_media
 
 X264 = ["-c:v", "libx264", "-preset", "veryfast", "-threads", "1"]
@@ -138,11 +139,11 @@ def test_keyframe_targets_decode_one_packet_each(clip, reference, monkeypatch):
         pytest.skip("the format keeps no index, or its keyframes are no entries")
     decoded = []
 
-    def counted(self, packets, damaged, needed=None, original=RunDecoder._plainly):
+    def counted(self, packets, damaged, wanted=None, original=RunDecoder._feed):
         decoded.append(len(packets))
-        return original(self, packets, damaged, needed)
+        return original(self, packets, damaged, wanted)
 
-    monkeypatch.setattr(RunDecoder, "_plainly", counted)
+    monkeypatch.setattr(RunDecoder, "_feed", counted)
     (got,) = read(clip, one_window(media.video.keyframes_ns))
     known = dict(reference)
     assert [planes(f.frame) for f in got.frames] == [known[t] for t in media.video.keyframes_ns]

@@ -27,7 +27,8 @@ from align.schemas.errors import AlignError
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.frames import DecodedFrame as DecodedFrame
-from align.transforms.read.frames import Run, RunAssembler, RunDecoder, entry_test
+from align.transforms.read.frames import Run, RunAssembler, RunDecoder
+from align.transforms.read.nal import entry_test
 from align.transforms.read.probe import clock_offset_ns, rewind, time_base
 
 _S = TypeVar("_S", VideoStream, AudioStream)
@@ -125,6 +126,7 @@ class _Reader:
         self._packets: Iterator[_AnyPacket] = self._demux()
         self._at_ns = self._start_ns
         self._may_seek = True
+        self._sought_ns = self._start_ns
 
     def window(self, request: WindowRequest) -> WindowMedia:
         """Read on until the window has all it wants."""
@@ -177,10 +179,11 @@ class _Reader:
 
     def _seek_if_far(self) -> None:
         need = self._need_ns()
-        if not self._may_seek or need is None or need - self._at_ns < _JUMP_NS:
+        at = max(self._at_ns, self._sought_ns)
+        if not self._may_seek or need is None or need - at < _JUMP_NS:
             return
         before = bisect_right(self._keyframes, need - NS)
-        if self._keyframes and (before == 0 or self._keyframes[before - 1] <= self._at_ns):
+        if self._keyframes and (before == 0 or self._keyframes[before - 1] <= at):
             return
         self._seek(need)
 
@@ -198,6 +201,7 @@ class _Reader:
             head = list(self._head(packets))
             if self._covers(head, need_ns):
                 self._restart(chain(head, packets), goal, from_start=False)
+                self._sought_ns = need_ns
                 return
         self._may_seek = False
         rewind(self._container)
@@ -227,7 +231,11 @@ class _Reader:
             if packet.pts is not None and self._begins(packet):
                 begins.setdefault(packet.stream_index, _packet_ns(packet, self._offset, 0))
         video_ok = self._video is None or begins.get(self._video.stream.index, need_ns + 1) <= need_ns
-        audio_ok = self._audio is None or begins.get(self._audio.stream.index, need_ns) < need_ns - NS // 2
+        audio_ok = (
+            self._audio is None
+            or self._audio.end_ns < need_ns - NS
+            or begins.get(self._audio.stream.index, need_ns) < need_ns - NS // 2
+        )
         return video_ok and audio_ok
 
     def _restart(self, packets: Iterator[_AnyPacket], at_ns: int, *, from_start: bool) -> None:
@@ -351,6 +359,7 @@ class _AudioReader:
         if media.audio is None:
             raise AlignError("no_such_stream", "the file holds no audio")
         self.stream = _stream(container, media.audio.index, AudioStream)
+        self.end_ns = media.audio.span.end_ns
         self._offset = clock_offset_ns(container)
         self._base = time_base(self.stream)
         self._wanted = deque(r.audio for r in requests if r.audio is not None)
@@ -414,7 +423,8 @@ def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan
 
     The first is the earlier of: the first one that ends later than ``PREROLL_NS`` before the span, and the
     one ``PREROLL_PACKETS`` before the first that reaches into it. The last is the first that begins at or
-    after the span's end, for decoders that put out a block late.
+    after the span's end, for decoders that put out a block late. Where no packet reaches into the span, none
+    serves it.
 
     Args:
         starts_ns: ascending starts of the packets, ns.
@@ -423,8 +433,10 @@ def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan
     """
     inside = bisect_right(ends_ns, span.start_ns)
     settled = bisect_right(ends_ns, span.start_ns - PREROLL_NS)
-    first = max(0, min(settled, inside - PREROLL_PACKETS))
-    return slice(first, bisect_left(starts_ns, span.end_ns) + 1)
+    after = bisect_left(starts_ns, span.end_ns)
+    if inside >= after:
+        return slice(0, 0)
+    return slice(max(0, min(settled, inside - PREROLL_PACKETS)), after + 1)
 
 
 def _stream(container: InputContainer, index: int, kind: type[_S]) -> _S:

@@ -11,20 +11,21 @@ are shown before it (leading pictures: they refer to both groups)::
 A run is decoded from its keyframe with a flushed decoder, whatever was decoded before. So a frame is a
 function of the stream and the time asked for, and never of the other targets or of where reading began.
 
-Packets after the last one needed are not decoded. In H.264 and HEVC, pictures that no other refers to are
-not decoded either, unless they are asked for (``skip_frame``). VP9 and AV1 carry entropy state through
-every frame, so there every packet up to the target is decoded.
+Packets after the last one needed are not decoded, nor are pictures that no other refers to, unless they are
+asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import av
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from align.transforms.read.nal import PacketTest, disposable_test
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class RunAssembler:
             keyframe on is left out: the packets before it, and its leading pictures.
     """
 
-    def __init__(self, is_entry: Callable[[Packet[VideoStream]], bool], *, from_start: bool = True) -> None:
+    def __init__(self, is_entry: PacketTest, *, from_start: bool = True) -> None:
         self._is_entry = is_entry
         self._from_start = from_start
         self._own: list[Packet[VideoStream]] = []
@@ -145,7 +146,7 @@ class RunDecoder:
 
     def __init__(self, stream: VideoStream) -> None:
         self._context = stream.codec_context
-        self._skips = _tells_unreferenced(stream)
+        self._is_disposable = disposable_test(stream)
 
     def frames(self, run: Run, targets: Collection[int]) -> dict[int, VideoFrame]:
         """The frame on screen at each target.
@@ -164,7 +165,7 @@ class RunDecoder:
         wanted = on_screen(shown, targets)
         if run.is_exact and wanted:
             last = max(shown[time] for time in wanted.values())
-            frames, damaged = self._decode(run.packets[: last + 1], set(wanted.values()), skip=self._skips)
+            frames, damaged = self._decode(run.packets[: last + 1], set(wanted.values()))
             if not damaged and all(time in frames for time in wanted.values()):
                 return {target: frames[time] for target, time in wanted.items()}
         return self._sound_frames(run, targets)
@@ -175,10 +176,10 @@ class RunDecoder:
         Damage to a picture that none refers to costs only itself, so that the choice for one target does
         not depend on which others were asked for.
         """
-        _, damaged = self._decode(run.packets, (), skip=self._skips)
+        _, damaged = self._decode(run.packets, ())
         sound = run.packets[: min(damaged, default=len(run.packets))]
         best: dict[int, VideoFrame] = {}
-        for frame in self._plainly(sound, set()):
+        for frame in self._feed(sound, set()):
             if frame.pts is None or frame.is_corrupt or (run.end is not None and frame.pts >= run.end):
                 continue
             for target in targets:
@@ -187,35 +188,36 @@ class RunDecoder:
         return best
 
     def _decode(
-        self, packets: Sequence[Packet[VideoStream]], wanted: Collection[int], *, skip: bool
+        self, packets: Sequence[Packet[VideoStream]], wanted: Collection[int]
     ) -> tuple[dict[int, VideoFrame], set[int]]:
-        """Decode packets; the wanted frames by time, and the places of packets found damaged."""
+        """Decode what the wanted frames need: those frames by time, and the places of damaged packets."""
         place = {p.pts: n for n, p in enumerate(packets)}
         frames: dict[int, VideoFrame] = {}
         damaged: set[int] = set()
-        for frame in self._plainly(packets, damaged, wanted if skip else None):
+        for frame in self._feed(packets, damaged, wanted):
             if frame.is_corrupt:
                 damaged.add(place.get(frame.pts, 0))
             elif frame.pts in wanted:
                 frames[_time(frame)] = frame
         return frames, damaged
 
-    def _plainly(
+    def _feed(
         self,
         packets: Sequence[Packet[VideoStream]],
         damaged: set[int],
-        needed: Collection[int] | None = None,
+        wanted: Collection[int] | None = None,
     ) -> Iterator[VideoFrame]:
         """Feed packets to a flushed decoder and drain it; add the places of broken packets to ``damaged``.
 
-        ``needed`` holds the times whose pictures are decoded though none may refer to them; None: all.
+        ``wanted`` holds the times of pictures to decode though none may refer to them; None: all.
         """
         self._context.flush_buffers()
         for place, packet in enumerate((*packets, None)):
-            wanted = packet is None or needed is None or packet.pts in needed
-            if packet is not None and packet.is_corrupt:
-                damaged.add(place)
-            self._context.skip_frame = "DEFAULT" if wanted else "NONREF"
+            if packet is not None:
+                if wanted is not None and packet.pts not in wanted and self._is_disposable(packet):
+                    continue
+                if packet.is_corrupt:
+                    damaged.add(place)
             try:
                 yield from self._context.decode(packet)
             except av.error.FFmpegError:
@@ -223,80 +225,7 @@ class RunDecoder:
         self._context.flush_buffers()
 
 
-def entry_test(stream: VideoStream) -> Callable[[Packet[VideoStream]], bool]:
-    """Tells the packets at which decoding can begin: keyframes whose picture is complete at once.
-
-    H.264 also marks, as keyframes, points from which a stream refreshed bit by bit recovers only after some
-    frames, and then not exactly: recovery point messages with ``recovery_frame_cnt`` above 0 (ITU-T H.264,
-    D.2.8). Those are no entries.
-    """
-    if stream.codec_context.codec.canonical_name != "h264":
-        return lambda packet: packet.is_keyframe
-    extradata = stream.codec_context.extradata or b""
-    length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
-    return lambda packet: packet.is_keyframe and not _recovers_late(bytes(packet), length_size)
-
-
-def _recovers_late(data: bytes, length_size: int) -> bool:
-    """Whether an H.264 access unit carries a recovery point that is not the picture itself."""
-    return any(
-        kind == 6 and payload[:1] < b"\x80"  # recovery_frame_cnt, ue(v): a first bit of 1 is the value 0
-        for nal in _nal_units(data, length_size)
-        if nal[:1] and nal[0] & 31 == 6
-        for kind, payload in _sei_messages(nal[1:])
-    )
-
-
-def _nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
-    """NAL units up to the first slice: length-prefixed (avcC), or after start codes where that is 0."""
-    at = 0
-    while at < len(data):
-        if length_size:
-            begin = at + length_size
-            end = begin + int.from_bytes(data[at:begin], "big")
-        else:
-            begin = data.find(b"\0\0\1", at) + 3
-            if begin == 2:
-                return
-            following = data.find(b"\0\0\1", begin)
-            end = following if following >= 0 else len(data)
-        if begin >= len(data) or 1 <= data[begin] & 31 <= 5:
-            return
-        yield data[begin:end]
-        at = end
-
-
-def _sei_messages(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and payload of each message (ITU-T H.264, 7.3.2.3.1): a byte of 255 adds to the next."""
-    at = 0
-    while at + 2 < len(body):
-        numbers = []
-        for _ in range(2):
-            number = 0
-            while at < len(body) and body[at] == 255:
-                number, at = number + 255, at + 1
-            number, at = number + (body[at] if at < len(body) else 0), at + 1
-            numbers.append(number)
-        kind, size = numbers
-        yield kind, body[at : at + size]
-        at += size
-
-
 def _time(frame: VideoFrame) -> int:
     if frame.pts is None:
         raise ValueError("a frame that was placed has a time")
     return frame.pts
-
-
-def _tells_unreferenced(stream: VideoStream) -> bool:
-    """Whether the decoder can tell pictures that none refers to, from their own headers.
-
-    H.264 says so of every picture (``nal_ref_idc``). HEVC says it within a temporal layer only
-    (ITU-T H.265, 7.4.2.2), which is enough where there is one: ``numTemporalLayers`` of the ``hvcC`` box
-    (ISO/IEC 14496-15, 8.3.2.1).
-    """
-    codec = stream.codec_context.codec.canonical_name
-    if codec == "h264":
-        return True
-    extradata = stream.codec_context.extradata or b""
-    return codec == "hevc" and len(extradata) > 21 and extradata[0] == 1 and (extradata[21] >> 3) & 7 == 1

@@ -156,8 +156,9 @@ def _open(uri: str, source: str | BinaryIO, format_name: str) -> InputContainer:
         raise AlignError("bad_container", detail, stage="probe") from e
     for stream in container.streams.video:
         # Threads save no CPU, and whatever they started before a fork hangs after it.
-        stream.codec_context.thread_count = 1
-        stream.codec_context.thread_type = "NONE"
+        if stream.codec_context is not None:  # an unknown codec has none
+            stream.codec_context.thread_count = 1
+            stream.codec_context.thread_type = "NONE"
     return container
 
 

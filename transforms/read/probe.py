@@ -103,9 +103,12 @@ def probe_media(
 def choose_stream(container: InputContainer, kind: str, index: int | None) -> Stream | None:
     """The stream asked for; else the first one marked default, else the first; never a cover picture."""
     if index is not None:
-        if index >= len(container.streams) or container.streams[index].type != kind:
-            raise AlignError("no_such_stream", f"stream {index} is not {kind}", stage="probe")
-        return container.streams[index]
+        asked = container.streams[index] if 0 <= index < len(container.streams) else None
+        if asked is None or asked.type != kind or asked.codec_context is None:
+            raise AlignError(
+                "no_such_stream", f"stream {index} is not {kind} of a known codec", stage="probe"
+            )
+        return asked
     real = [s for s in container.streams if s.type == kind and not s.disposition & Disposition.attached_pic]
     filled = [s for s in real if s.codec_context is not None and s.time_base and not _is_empty(s)]
     return min(filled, key=lambda s: (not s.disposition & Disposition.default, s.index), default=None)
