@@ -154,6 +154,29 @@ def test_mono_is_the_mean_of_the_channels(tmp_path, codec):
     np.testing.assert_allclose(track.samples, read.mean(axis=1), atol=1e-7)
 
 
+@pytest.mark.parametrize("channels", [5, 7, 8])
+@pytest.mark.parametrize("name", ["x.flac", "x.wav"])
+def test_many_channels_are_read(tmp_path, channels, name):
+    sound = np.random.default_rng(2).uniform(-0.9, 0.9, (4_800, channels))
+    soundfile.write(tmp_path / "in.wav", sound, RATE)
+    ffmpeg("-i", tmp_path / "in.wav", tmp_path / name)
+    track = Demuxed(tmp_path / name).track(TimeSpan(0, NS // 10))
+    np.testing.assert_allclose(track.samples, sound.mean(axis=1), atol=1e-4)
+
+
+def test_eight_planes_are_read_without_a_crash(encoded, noise):
+    surround = "|".join(["7.1", *(f"c{i}=c0" for i in range(8))])
+    track = Demuxed(encoded("surround.mp4", "-af", f"pan={surround}", "-c:a", "aac", "-b:a", "768k")).track()
+    assert lag_s(track, noise) == 0
+
+
+def test_more_planes_than_can_be_read_are_an_error(encoded):
+    sixteen = "|".join(["hexadecagonal", *(f"c{i}=c0" for i in range(16))])
+    with pytest.raises(AlignError) as error:
+        Demuxed(encoded("16.wv", "-t", 1, "-af", f"pan={sixteen}", "-c:a", "wavpack")).track()
+    assert error.value.code == "audio_channels"
+
+
 def test_a_second_of_missing_packets_stays_a_gap(encoded):
     aac = Demuxed(encoded("lc.m4a", "-c:a", "aac", "-aac_pns", 0))
     kept = [p for p in aac.packets if not 144 * 1024 <= p.pts < 192 * 1024]

@@ -45,6 +45,10 @@ _JITTER_HZ = 5_000  # 0.2 ms or less between two frames is a capture clock's jit
 _SELF_CONTAINED = frozenset(
     "aac aac_latm ac3 alac eac3 flac mp1float mp2float mp3 mp3float opus libopus vorbis libvorbis".split()
 )  # decoders that need nothing but the extradata
+_MOST_PLANES = (
+    8  # AVFrame.data; PyAV 18.1 looks for the planes' end beyond it, and ``to_ndarray`` crashes at 8
+)
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 _SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63, "f4": 1.0, "f8": 1.0}
 
 
@@ -74,8 +78,15 @@ def decode_audio(
         Mono float32 at the native rate, the samples whose instants lie in the span.
 
     Raises:
-        AlignError: ``audio_rate_change``: the rate changes within the span.
+        AlignError: ``audio_rate_change``: the rate changes within the span; ``audio_channels``: the stream
+            has more than 8 channels in planes of their own.
     """
+    if _planes(stream.codec_context) > _MOST_PLANES:
+        raise AlignError(
+            "audio_channels",
+            f"audio stream {info.index} has {info.channels} channels; of {info.codec} at most {_MOST_PLANES} "
+            "can be read: mix it down first",
+        )
     wanted = _needed(packets, span, info.time_base, clock_offset_ns)
     frames = list(_decode(wanted, _decoder(stream)))
     rates = {f.rate for f in frames}
@@ -92,12 +103,12 @@ def decode_audio(
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """Decoded samples [channels, n] as the codec gives them, ``cut`` samples past the timestamp."""
+    """Decoded samples, channel by channel, as the codec gives them, ``cut`` samples past the timestamp."""
 
     pts: int | None
     cut: int
     rate: int
-    samples: NDArray[np.generic]
+    channels: tuple[NDArray[np.generic], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +145,7 @@ class _Run:
     count: int = 0
 
     def add(self, frame: _Frame, start: int) -> None:
-        length = frame.samples.shape[1]
+        length = len(frame.channels[0])
         self.frames.append(frame)
         self.starts.append(start - self.count * self.clock.sample)
         self.end = start + length * self.clock.sample
@@ -186,8 +197,8 @@ def _decode(packets: Iterable[av.Packet[Any]], decoder: AudioCodecContext) -> It
             skip += head
             cut = min(skip, frame.samples)
             skip -= cut
-            shown = not (frame.is_corrupt or (packet is not None and packet.is_discard))
-            if shown and cut < frame.samples - tail:
+            hidden = frame.is_corrupt or (packet is not None and packet.is_discard)
+            if not hidden and _planes(frame) <= _MOST_PLANES and cut < frame.samples - tail:
                 yield _taken(frame, cut, frame.samples - tail)
 
 
@@ -200,11 +211,18 @@ def _to_skip(frame: AudioFrame) -> tuple[int, int]:
     return int(head), int(tail)
 
 
+def _planes(sound: AudioFrame | AudioCodecContext) -> int:
+    return sound.layout.nb_channels if sound.format.is_planar else 1
+
+
 def _taken(frame: AudioFrame, cut: int, end: int) -> _Frame:
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(frame.samples, -1).T
-    return _Frame(frame.pts, cut, frame.rate, samples[:, cut:end])
+    dtype, width = _DTYPES[frame.format.packed.name], frame.layout.nb_channels
+    planes = [np.frombuffer(memoryview(p), dtype) for p in frame.planes[: _planes(frame)]]
+    if frame.format.is_planar:
+        channels = planes
+    else:
+        channels = list(planes[0][: frame.samples * width].reshape(-1, width).T)
+    return _Frame(frame.pts, cut, frame.rate, tuple(c[cut:end] for c in channels))
 
 
 def _runs(frames: Iterable[_Frame], clock: _Clock) -> list[_Run]:
@@ -243,11 +261,13 @@ def _lay_out(runs: list[_Run], rate: int, span: TimeSpan) -> AudioTrack:
 def _mono(frames: Iterable[_Frame]) -> NDArray[np.float32]:
     """The mean of the channels, in [-1, 1]."""
     parts = []
-    for _, alike in groupby(frames, lambda f: (f.samples.dtype, len(f.samples))):
-        block = np.concatenate([f.samples for f in alike], axis=1)
-        centre = 128.0 if block.dtype == np.uint8 else 0.0  # 8-bit PCM is unsigned
-        mean = sum(channel.astype(np.float64) for channel in block) / len(block)
-        parts.append(((mean - centre) / _SCALE[block.dtype.str[1:]]).astype(np.float32))
+    for (dtype, width), alike in groupby(frames, lambda f: (f.channels[0].dtype, len(f.channels))):
+        block = list(alike)
+        total = np.zeros(sum(len(f.channels[0]) for f in block))
+        for c in range(width):
+            total += np.concatenate([f.channels[c] for f in block])
+        centre = 128.0 if dtype == np.uint8 else 0.0  # 8-bit PCM is unsigned
+        parts.append(((total / width - centre) / _SCALE[dtype.str[1:]]).astype(np.float32))
     sound: NDArray[np.float32] = np.concatenate(parts)
     sound[~np.isfinite(sound)] = 0.0
     return sound
