@@ -39,7 +39,7 @@ class Store(Protocol):
     """Where an output lies. Paths are relative to its root, with ``/`` between the parts."""
 
     def create(self, path: str) -> IO[bytes]:
-        """Open a new file for writing, making its folders."""
+        """Open a new file for writing, making its folders; its ``write`` takes all it is given."""
 
     def seal(self, stream: IO[bytes]) -> None:
         """Close a stream of :meth:`create` so that its bytes survive a crash of the machine."""
