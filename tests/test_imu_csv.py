@@ -127,7 +127,7 @@ def test_what_was_dropped_is_counted():
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "nan", "NaN", "inf", "-inf", "null", "n/a", "2.5.1", "1,2", "0x10", "1e", "-", "９"]
+    "bad", ["", "nan", "NaN", "inf", "-inf", "null", "n/a", "2.5.1", "1,2", "0x10", "1e", "-", "９", "1e300"]
 )
 def test_what_is_no_number_costs_its_own_sensor_only(bad):
     rows = steady(20)

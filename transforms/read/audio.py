@@ -17,6 +17,7 @@ rounding neither jitters nor accumulates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -45,6 +46,7 @@ _JITTER_HZ = 5_000  # 0.2 ms or less between two frames is a capture clock's jit
 _SELF_CONTAINED = frozenset(
     "aac aac_latm ac3 alac eac3 flac mp1float mp2float mp3 mp3float opus libopus vorbis libvorbis".split()
 )  # decoders that need nothing but the extradata
+_DAMAGED_SHARE = 0.05  # of a span's frames may claim another rate
 _MOST_PLANES = (
     8  # AVFrame.data; PyAV 18.1 looks for the planes' end beyond it, and ``to_ndarray`` crashes at 8
 )
@@ -89,16 +91,23 @@ def decode_audio(
         )
     wanted = _needed(packets, span, info.time_base, clock_offset_ns)
     frames = list(_decode(wanted, _decoder(stream)))
-    rates = {f.rate for f in frames}
-    if len(rates) > 1:
-        raise AlignError(
-            "audio_rate_change",
-            f"audio stream {info.index} has rates of {' and '.join(map(str, sorted(rates)))} Hz within "
-            f"[{span.start_ns}, {span.end_ns}) ns; re-encode it at one rate",
-        )
-    rate = rates.pop() if rates else info.rate
+    rate = _one_rate(frames, info, span)
+    frames = [f for f in frames if f.rate == rate]
     runs = _runs(frames, _Clock.of(info.time_base, rate, clock_offset_ns))
     return _lay_out(runs, rate, span)
+
+
+def _one_rate(frames: Sequence[_Frame], info: AudioInfo, span: TimeSpan) -> int:
+    """The rate of all frames but a few: damage can make a frame claim any rate."""
+    counts = Counter(f.rate for f in frames)
+    rate, alike = counts.most_common(1)[0] if frames else (info.rate, 0)
+    if len(frames) - alike > _DAMAGED_SHARE * len(frames):
+        raise AlignError(
+            "audio_rate_change",
+            f"audio stream {info.index} has rates of {' and '.join(map(str, sorted(counts)))} Hz within "
+            f"[{span.start_ns}, {span.end_ns}) ns; re-encode it at one rate",
+        )
+    return rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ BLOCK_BYTES = 1 << 20
 
 _HEADER_BYTES = 1 << 16
 _NULLS = ["", "null", "NULL", "Null", "None", "none", "NaN", "nan", "NAN", "-nan", "NA", "N/A", "n/a", "\\N"]
+_LARGEST = 1e6  # no gyroscope or accelerometer reads more in any unit
 _PLAIN = bytes(b if 0 < b < 128 else ord("?") for b in range(256))  # no number holds other bytes
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
@@ -140,13 +141,16 @@ def parse(data: bytes, names: tuple[str, ...], delimiter: str, columns: ImuColum
         table = pa.table([_numbers(c, delimiter) for c in table.columns], names=table.column_names)
     # itemwise, because a column may be asked for twice
     stacked = [table.column(n).to_numpy(zero_copy_only=False) for n in columns.names]
-    return Parsed(np.stack(stacked, axis=1).astype(np.float64), misshapen)
+    values = np.stack(stacked, axis=1).astype(np.float64)
+    values[:, 1:][~(np.abs(values[:, 1:]) <= _LARGEST)] = np.nan
+    return Parsed(values, misshapen)
 
 
 def times_ns(times: NDArray[np.float64], scale_ns: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Times in ns (ties up), and where they are usable: finite and within int64."""
-    scaled = np.floor(times * scale_ns + 0.5)
-    usable = np.abs(scaled) < 2.0**62  # False for NaN
+    """Times in ns (ties up), and where they are usable: finite, and their differences within int64."""
+    with np.errstate(over="ignore"):
+        scaled = np.floor(times * scale_ns + 0.5)
+    usable = np.abs(scaled) < 2.0**61  # 73 years; False for NaN
     return np.where(usable, scaled, 0.0).astype(np.int64), usable
 
 
