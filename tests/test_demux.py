@@ -244,3 +244,10 @@ def test_the_audio_range_covers_the_span_and_its_preroll(lengths, where):
     before = [i for i in chosen if ends[i] <= span.start_ns]
     available = [i for i in range(len(ends)) if ends[i] <= span.start_ns]
     assert len(before) >= min(PREROLL_PACKETS, len(available))
+
+
+def test_video_without_keyframes_is_refused_before_it_fills_the_memory(short, monkeypatch):
+    monkeypatch.setattr("align.transforms.read.frames.MAX_RUN_BYTES", 3000)
+    with pytest.raises(AlignError) as caught:
+        read(short, [request_at(5)])
+    assert caught.value.code == "no_keyframes"

@@ -25,7 +25,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from align.schemas.errors import AlignError
 from align.transforms.read.nal import PacketTest, disposable_test
+
+MAX_RUN_BYTES = 256 << 20
+"""Packets are held until their run is complete; a longer one is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +82,15 @@ class RunAssembler:
         self._is_entry = is_entry
         self._from_start = from_start
         self._own: list[Packet[VideoStream]] = []
+        self._own_bytes = 0
         self._next: list[Packet[VideoStream]] = []
 
     def push(self, packet: Packet[VideoStream]) -> Iterator[Run]:
-        """Take the next packet; yield the run that it completes, if any."""
+        """Take the next packet; yield the run that it completes, if any.
+
+        Raises:
+            AlignError: ``no_keyframes`` where a run would not fit into memory.
+        """
         if self._own and self._is_entry(packet):
             if self._next:
                 yield self._complete()
@@ -92,6 +101,12 @@ class RunAssembler:
                 yield self._complete()
         elif self._from_start or not self._is_cut_off(packet):
             self._own.append(packet)
+            self._own_bytes += packet.size
+            if self._own_bytes > MAX_RUN_BYTES:
+                detail = (
+                    f"{MAX_RUN_BYTES >> 20} MB of video without a keyframe: re-encode it with more of them"
+                )
+                raise AlignError("no_keyframes", detail)
 
     def finish(self) -> Iterator[Run]:
         """Yield what is left at the end of the stream."""
@@ -120,6 +135,7 @@ class RunAssembler:
         leading = [n for n, p in enumerate(self._next) if _is_before(p, keyframe)]
         run = Run((*self._own, *self._next[: leading[-1] + 1 if leading else 0]), keyframe)
         self._own = [p for p in self._next if not _is_before(p, keyframe)]
+        self._own_bytes = sum(p.size for p in self._own)
         self._next, self._from_start = [], True
         return run
 
