@@ -34,6 +34,10 @@ class RunConfig:
         shard_size: bytes a shard should not much exceed.
         segment_s: seconds of media that are read in one go.
         max_failures: share of the planned windows that may fail before the run counts as failed.
+        resume: go on with what an interrupted run finished.
+        retry_failed: do again what failed in a finished run, and only that.
+        isolate: decode in child processes, so that a codec's crash or hang costs one segment.
+        decode_timeout_s: silence after which a child is taken to hang.
         workers: processes, or 0 to choose by the size of the job.
         runner: ``DirectRunner`` (Beam's in-process runner) or any other Beam runner.
         beam_args: Beam options, passed through.
@@ -58,6 +62,9 @@ class RunConfig:
     segment_s: float = 300.0
     max_failures: float = 0.01
     resume: bool = False
+    retry_failed: bool = False
+    isolate: bool = True
+    decode_timeout_s: float = 300.0
     workers: int = 0
     runner: str = "DirectRunner"
     beam_args: tuple[str, ...] = ()
@@ -71,6 +78,7 @@ class RunConfig:
             (self.shard_size >= 10**5, "--shard-size must be at least 100KB"),
             (self.segment_s >= 1, "--segment must be at least 1 second"),
             (0 <= self.max_failures <= 1, "--max-failures must be between 0 and 1 (0.01 is 1 %)"),
+            (self.decode_timeout_s > 0, "--decode-timeout must be a positive number of seconds"),
             (self.workers >= 0, "--workers must be a positive number, or auto"),
         ]
         for good, detail in checks:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from align.pipeline.config import RunConfig
+from align.pipeline.isolation import borrow
 from align.pipeline.sources import SourceOptions, find_source
 from align.pipeline.storage import opener_for
 from align.schemas.errors import AlignError, Fault, Reason
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.plan import ImuRange, Segment
-from align.schemas.recording import Recording
+from align.schemas.recording import Recording, Stream
 from align.schemas.time import TimeSpan
 from align.transforms.align.imu import IMU_MARGIN_NS
 from align.transforms.plan.segments import plan_segments
@@ -62,7 +63,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     """
     try:
         stream = recording.video
-        media = probe_media(stream.uri, video_index=stream.index, opener=opener_for(stream.uri))
+        media = _probe(stream, config)
         video = _check_video(recording, media, config)
         plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
     except AlignError as error:
@@ -81,6 +82,13 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     return RecordingPlan(recording.recording_id, plan.planned, tuple(segments), tuple(faults))
 
 
+def _probe(stream: Stream, config: RunConfig) -> MediaInfo:
+    if not config.isolate:
+        return probe_media(stream.uri, video_index=stream.index, opener=opener_for(stream.uri))
+    with borrow(config) as decoder:
+        return decoder.probe(stream.uri, stream.index)
+
+
 def _check_video(recording: Recording, media: MediaInfo, config: RunConfig) -> VideoInfo:
     name, video = recording.video.name, media.video
     if video is None:
@@ -96,7 +104,8 @@ def _unreadable(recording: Recording, config: RunConfig, error: AlignError) -> R
         windows = plan_windows(recording, recording.span, (), config.options).planned if recording.span else 0
     except AlignError:
         windows = 0
-    fault = Fault(recording.recording_id, None, error.stage, error.code, error.detail, "failed", windows)
+    named = error.naming(recording.video.uri, recording.video.name)
+    fault = Fault(recording.recording_id, None, named.stage, named.code, named.detail, "failed", windows)
     return RecordingPlan(recording.recording_id, windows, (), (fault,))
 
 
@@ -112,12 +121,13 @@ def _notes(recording: Recording, video: VideoInfo, config: RunConfig) -> Iterato
 def _survey(recording: Recording) -> tuple[ImuSurvey | ImuRange, list[Fault]]:
     assert recording.imu is not None
     try:
-        found = survey_imu(recording.imu.uri, opener=opener_for(recording.imu.uri))
-    except AlignError as error:
+        survey = survey_imu(recording.imu.uri, opener=opener_for(recording.imu.uri))
+    except AlignError as found:
+        error = found.naming(recording.imu.uri, recording.imu.name)
         fault = Fault(recording.recording_id, None, "probe", error.code, error.detail, "noted", 0)
         return ImuRange(missing=Reason.INVALID, detail=error.detail), [fault]
-    return found, [
-        Fault(recording.recording_id, None, "probe", "imu_note", n, "noted", 0) for n in found.notes
+    return survey, [
+        Fault(recording.recording_id, None, "probe", "imu_note", n, "noted", 0) for n in survey.notes
     ]
 
 

@@ -9,18 +9,18 @@ from importlib.metadata import version
 from typing import Any
 
 from align.pipeline.config import RunConfig, digest
+from align.pipeline.isolation import borrow
 from align.pipeline.progress import Heartbeat
 from align.pipeline.storage import opener_for
 from align.pipeline.stores import store
 from align.schemas.errors import Fault
 from align.schemas.plan import Segment
-from align.schemas.sample import Sample
-from align.transforms.align.segment import align_segment
+from align.schemas.wire import to_plain
 from align.transforms.plan.segments import shard_count
 from align.transforms.write.card import write_card
 from align.transforms.write.commit import Store
 from align.transforms.write.manifest import count, manifest, write_failures, write_manifest
-from align.transforms.write.shard import ShardReport, ShardSpec, finished_report, write_shard
+from align.transforms.write.shard import Item, ShardReport, ShardSpec, finished_report, write_shard
 from align.transforms.write.stats import merge_all, write_stats
 
 ShardKey = tuple[str, int, int]
@@ -82,18 +82,32 @@ def write_one_shard(
 
 def shard_fingerprint(config: RunConfig, segments: Sequence[Segment]) -> str:
     """Names all that a shard's content depends on: configuration and what its segments read."""
-    parts = [[s.recording.video.name, s.key, len(s.starts_ns), s.starts_ns[-1], s.recording.group_id] for s in segments]
-    return digest([config.as_manifest(), parts])
+    return digest([version("multimodal-align"), config.as_manifest(), _without_places(to_plain(segments))])
 
 
-def _counted(
-    segments: Iterable[Segment], config: RunConfig, heartbeat: Heartbeat
-) -> Iterator[Sample | Fault]:
+def _without_places(plain: Any) -> Any:
+    """Plain values without URIs: an input that was moved is still the same input."""
+    if isinstance(plain, dict):
+        return {key: _without_places(value) for key, value in plain.items() if key != "uri"}
+    return [_without_places(value) for value in plain] if isinstance(plain, list) else plain
+
+
+def _counted(segments: Iterable[Segment], config: RunConfig, heartbeat: Heartbeat) -> Iterator[Item]:
     for segment in segments:
-        opener = opener_for(segment.recording.video.uri)
-        for item in align_segment(segment, config.options, config.sample_sha256, opener):
+        for item in _items(segment, config):
             heartbeat.add(**({"lost": 1} if isinstance(item, Fault) else {"written": 1}))
             yield item
+
+
+def _items(segment: Segment, config: RunConfig) -> Iterator[Item]:
+    if config.isolate:
+        with borrow(config) as decoder:
+            yield from decoder.samples(segment, config.options, config.sample_sha256)
+    else:
+        from align.transforms.align.segment import align_segment  # heavy, and the child's own otherwise
+
+        opener = opener_for(segment.recording.video.uri)
+        yield from align_segment(segment, config.options, config.sample_sha256, opener)
 
 
 def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequence[Losses]) -> dict[str, Any]:

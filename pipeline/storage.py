@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, cast
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -64,6 +64,14 @@ def list_names(folder: str) -> frozenset[str]:
 
     found = FileSystems.match([join(folder, "*")])[0].metadata_list
     return frozenset(meta.path.rsplit("/", 1)[-1] for meta in found)
+
+
+def use_options(arguments: Sequence[str]) -> None:
+    """Give Beam's file systems the run's options (endpoints, credentials, regions)."""
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    FileSystems.set_options(PipelineOptions(list(arguments)))
 
 
 def opener_for(uri: str) -> Callable[[str], BinaryIO] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Literal
@@ -22,6 +23,16 @@ class Reason(StrEnum):
 Stage = Literal["usage", "source", "probe", "plan", "read", "align", "write", "commit", "verify"]
 
 
+# What follows ``?`` or ``#`` in an address may be a signature, what stands before ``@`` a password.
+_SIGNATURE = re.compile(r"(\w[\w+.-]*://[^\s'\"?#]*)[?#][^\s'\"]*")
+_PASSWORD = re.compile(r"(\w[\w+.-]*://)[^\s'\"/@]*@")
+
+
+def without_secrets(text: str) -> str:
+    """The text, its addresses without query strings, fragments, users and passwords."""
+    return _PASSWORD.sub(r"\1", _SIGNATURE.sub(r"\1", text))
+
+
 class AlignError(Exception):
     """An expected fault of one recording, window, file or parameter.
 
@@ -34,8 +45,16 @@ class AlignError(Exception):
     def __init__(self, code: str, detail: str, *, stage: Stage = "read") -> None:
         super().__init__(code, detail, stage)
         self.code = code
-        self.detail = " ".join(detail.split())
+        self.detail = without_secrets(" ".join(detail.split()))
         self.stage: Stage = stage
+
+    def naming(self, uri: str, name: str) -> AlignError:
+        """The same error, speaking of ``name`` where it spoke of ``uri``: no place, no secret, no host."""
+        detail = self.detail
+        for spelled in (repr(uri), uri):
+            known = without_secrets(" ".join(spelled.split()))
+            detail = detail.replace(known, name) if known else detail
+        return _rebuild(type(self), self.code, detail, self.stage)
 
     def __str__(self) -> str:
         return self.detail

@@ -100,4 +100,6 @@ def _unless_required(sample: Sample, require: tuple[str, ...]) -> Sample | Fault
 
 
 def _failed(segment: Segment, start_ns: int, error: AlignError) -> Fault:
-    return Fault(segment.recording.recording_id, start_ns, error.stage, error.code, error.detail)
+    video = segment.recording.video
+    named = error.naming(video.uri, video.name)
+    return Fault(segment.recording.recording_id, start_ns, named.stage, named.code, named.detail)

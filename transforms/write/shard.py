@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
@@ -26,6 +26,9 @@ Format = Literal["parquet", "webdataset"]
 FORMATS: tuple[Format, ...] = ("parquet", "webdataset")
 REPORTS = "_work/reports"
 _FIRST = 5
+
+Item: TypeAlias = "Sample | pa.RecordBatch | Fault"
+"""What comes of a window: a sample, the same as a row of the schema, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class ShardReport:
         return cls(**{**value, **parts})
 
 
-def write_shard(spec: ShardSpec, rows: Iterable[Sample | Fault], store: Store) -> ShardReport:
+def write_shard(spec: ShardSpec, rows: Iterable[Item], store: Store) -> ShardReport:
     """Write a shard and its report.
 
     The files depend on the set of samples alone, not on the order in which they come: samples are
@@ -132,7 +135,7 @@ def write_shard(spec: ShardSpec, rows: Iterable[Sample | Fault], store: Store) -
 
     Args:
         spec: the shard.
-        rows: its samples, and the faults met on the way to them.
+        rows: its samples, or one-row batches of them, and the faults met on the way to them.
         store: where it goes.
 
     Raises:
@@ -149,11 +152,10 @@ def write_shard(spec: ShardSpec, rows: Iterable[Sample | Fault], store: Store) -
             if isinstance(item, Fault):
                 faults.append(item)
                 continue
-            row = to_row(item)
+            batch = to_batch(to_row(item), schema) if isinstance(item, Sample) else item
+            row = from_batch(batch)
             collector.add(row)
-            heads.append(
-                Head(item.key, kinds(row), _leaves(describe(row)), spool.append(to_batch(row, schema)))
-            )
+            heads.append(Head(row["key"], kinds(row), _leaves(describe(row)), spool.append(batch)))
         _check_unique(spec, heads)
         order = write_order(heads, spec.seed)
         files = _write_files(spec, store, (spool[head.place] for head in order)) if order else ()
@@ -275,7 +277,7 @@ class _Clock:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
         self._last = now
 
-    def timed(self, phase: str, items: Iterable[Sample | Fault]) -> Iterator[Sample | Fault]:
+    def timed(self, phase: str, items: Iterable[Item]) -> Iterator[Item]:
         """Pass items on; the wait for each counts as ``phase``, what the caller does with it as ``spool``."""
         for item in items:
             self.lap(phase)
