@@ -19,7 +19,6 @@ REQUIRES = [
     "rich>=14,<16",
     "scipy>=1.15,<2",
     "soundfile>=0.13,<0.15",
-    "soxr>=1.0,<2",
 ]
 
 EXTRAS = {
@@ -36,6 +35,7 @@ EXTRAS = {
         "pytest-xdist>=3.8,<4",
         "ruff>=0.14,<0.18",
         "setuptools>=77",
+        "soxr>=1.0,<2",
         "webdataset>=1.0.2,<2",
     ],
 }
