@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,9 @@ from align.transforms.write.commit import local
 from align.transforms.write.manifest import count, manifest, write_failures, write_manifest
 from align.transforms.write.shard import ShardSpec, write_shard
 from align.transforms.write.stats import merge_all, write_stats
+
+# A test that would take the machine down with it gets a MemoryError instead.
+resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 # -- Samples made by hand, and data sets written from them ---------------------------------------------
 
