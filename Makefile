@@ -14,7 +14,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 run: $(STAMP)  ## make demo recordings, align them, look at the result
 	@rm -rf demo/out
 	@test -f demo/in/truth.json || $(BIN)/align synth demo/in --force
-	$(BIN)/align run --source ego4d --input demo/in --output demo/out --format parquet,webdataset --anchor grid
+	$(BIN)/align run --source ego4d --input demo/in --output demo/out --format parquet,webdataset
 	$(BIN)/align verify demo/out
 
 lint: $(STAMP)  ## style and types

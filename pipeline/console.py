@@ -91,7 +91,8 @@ def finish(result: RunResult) -> int:
         table.add_row(f"{shard_format} shards", f"{len(shards):,} ({_size(sum(s['bytes'] for s in shards))})")
     console.print(table)
     console.print(f"\nlook at it:   align inspect {output}\ncheck it:     align verify {output}")
-    console.print(f"""load it:      python -c "import datasets; print(datasets.load_dataset('{output}'))" """)
+    load = f"""python -c "import datasets; print(datasets.load_dataset('{output}'))\""""
+    console.print(f"load it:      {load}", soft_wrap=True)
     if counts["failed"] or counts["windows_skipped"]:
         console.print(f"what is lost: {output}/failures.jsonl")
     if result.too_many_failures:
