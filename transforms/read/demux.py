@@ -29,7 +29,7 @@ from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.frames import DecodedFrame as DecodedFrame
 from align.transforms.read.frames import Run, RunAssembler, RunDecoder
 from align.transforms.read.nal import entry_test
-from align.transforms.read.probe import clock_offset_ns, rewind, time_base
+from align.transforms.read.probe import clock_offset_ns, packets_of, rewind, time_base
 
 _S = TypeVar("_S", VideoStream, AudioStream)
 _AnyPacket: TypeAlias = "Packet[VideoStream] | Packet[AudioStream]"
@@ -144,13 +144,7 @@ class _Reader:
         )
 
     def _demux(self) -> Iterator[_AnyPacket]:
-        """Packets until the data ends or breaks: a file cut short is read as far as it goes."""
-        try:
-            for packet in self._container.demux(self._streams):
-                if packet.size:
-                    yield cast(_AnyPacket, packet)
-        except av.error.FFmpegError:
-            return
+        return cast("Iterator[_AnyPacket]", packets_of(self._container, self._streams))
 
     def _step(self) -> None:
         packet = next(self._packets, None)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
 from statistics import median_low
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
@@ -137,15 +138,23 @@ class _Timed:
     size: int
 
 
-def _timed_packets(container: InputContainer, stream: Stream) -> Iterator[_Timed]:
-    """Packets with a presentation time, until the data ends or breaks."""
+def packets_of(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet[Stream]]:
+    """Packets that hold data, until the data ends or breaks: a file cut short is read as far as it goes."""
     try:
-        for packet in container.demux(stream):
-            if packet.pts is not None:
-                shown = not packet.is_discard
-                yield _Timed(packet.pts, packet.duration or 0, packet.is_keyframe, shown, packet.size)
-    except av.error.FFmpegError:
+        for packet in container.demux(streams):
+            if packet.size:
+                yield packet
+    except (av.error.FFmpegError, IndexError):
+        # PyAV raises IndexError for a stream that begins in mid-file, as MPEG-TS allows.
         return
+
+
+def _timed_packets(container: InputContainer, stream: Stream) -> Iterator[_Timed]:
+    """Packets with a presentation time."""
+    for packet in packets_of(container, [stream]):
+        if packet.pts is not None:
+            shown = not packet.is_discard
+            yield _Timed(packet.pts, packet.duration or 0, packet.is_keyframe, shown, packet.size)
 
 
 def _video_info(container: InputContainer, stream: VideoStream, file: _Payload) -> VideoInfo | None:
@@ -204,17 +213,14 @@ def _first_shown(container: InputContainer, stream: VideoStream, packets: list[_
 
 def _first_decoded(container: InputContainer, stream: VideoStream, packets: int = 300) -> int | None:
     rewind(container)
-    try:
-        for packet in islice(container.demux(stream), packets):
-            try:
-                frames = stream.codec_context.decode(packet if packet.size else None)
-            except av.error.FFmpegError:
-                continue
-            for frame in frames:
-                if frame.pts is not None and not frame.is_corrupt:
-                    return frame.pts
-    except av.error.FFmpegError:
-        pass
+    for packet in islice(packets_of(container, [stream]), packets):
+        try:
+            frames = stream.codec_context.decode(cast("Packet[VideoStream]", packet))
+        except av.error.FFmpegError:
+            continue
+        for frame in frames:
+            if frame.pts is not None and not frame.is_corrupt:
+                return frame.pts
     return None
 
 
