@@ -1,0 +1,1 @@
+"""Measurements of the whole: what a run costs, and whether time holds."""

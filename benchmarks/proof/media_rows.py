@@ -1,0 +1,210 @@
+"""Video ↔ audio: every container, start offset, edit list, priming, frame structure, drop and gap."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import soundfile
+
+from align import AlignOptions, Recording, Stream
+from benchmarks.proof.job import Result, run
+from benchmarks.proof.media import Recipe, Written, shift_of, write
+from benchmarks.proof.truth import SOUND, number_in
+
+NS = 1_000_000_000
+EXACT_MS, COARSE_MS = 0.1, 1.0
+OPTIONS = AlignOptions(
+    window_ns=NS, stride_ns=730_000_000, frames=10, image_size=32, jpeg_quality=95, min_coverage=0.05,
+    require=(),
+)  # fmt: skip
+"""Short overlapping windows, five pictures of each: what is checked is every one of them."""
+
+_MS = Fraction(1, 1_000)
+_FPS = Fraction(30_000, 1_001)
+_SECONDS = 4
+_RATE = 48_000
+_X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", "-g", "24")
+_VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-crf", "20", "-b:v", "0", "-g", "24")
+_B = ("-bf", "3")
+_AAC = ("-c:a", "aac", "-b:a", "128k")
+_FLAC = ("-c:a", "flac")
+# MP4 edit lists count in the movie's clock: 1 ms unless it is told otherwise.
+_FINE = ("-movie_timescale", "240000", "-video_track_timescale", "30000")
+_FRAGMENTED = ("-movflags", "frag_keyframe+empty_moov+delay_moov")
+
+# What a container is written with, the tick of its clock, and whether its media may begin before 0.
+_CONTAINERS: dict[str, tuple[str, tuple[str, ...], Fraction, bool]] = {
+    "MP4": (".mp4", (*_X264, *_B, *_AAC, *_FINE), Fraction(0), True),
+    "MP4 with 1 ms edit lists": (".mp4", (*_X264, *_B, *_AAC), _MS, True),
+    "MOV": (".mov", (*_X264, *_B, "-c:a", "pcm_s16le", *_FINE), Fraction(0), True),
+    "fragmented MP4": (".mp4", (*_X264, *_B, *_AAC, *_FINE, *_FRAGMENTED), Fraction(0), True),
+    "MKV": (".mkv", (*_X264, *_B, *_FLAC), _MS, False),
+    "WebM": (".webm", (*_VP9, "-c:a", "libopus", "-b:a", "160k"), _MS, False),
+    "MPEG-TS": (".ts", (*_X264, *_B, *_AAC), Fraction(0), True),
+}
+_STARTS_S = [(0, 0), (2, 0), (0, 2), (Fraction("0.3217"), Fraction("1.7"))]
+_EARLY_S = [(-2, 0), (0, -2)]
+
+
+def _frames(start: Fraction | int, seconds: int = _SECONDS, fps: Fraction = _FPS) -> tuple[Fraction, ...]:
+    """Times of a steady recording, on the frame rate's own grid."""
+    first = round(start * fps)
+    return tuple((first + i) / fps for i in range(int(seconds * fps)))
+
+
+def _recipe(name: str, container: str, starts: tuple[Fraction | int, Fraction | int]) -> Recipe:
+    suffix, codecs, tick, _ = _CONTAINERS[container]
+    frames = _frames(starts[0])
+    return Recipe(
+        name, suffix, frames, frames[-1] + 1 / _FPS, round(starts[1] * _RATE),
+        int((starts[1] + _SECONDS) * _RATE), codecs, tick_s=tick,
+    )  # fmt: skip
+
+
+def _starts() -> Iterator[tuple[str, Recipe]]:
+    for container, (*_, may_be_early) in _CONTAINERS.items():
+        for i, starts in enumerate([*_STARTS_S, *(_EARLY_S if may_be_early else [])]):
+            yield f"{container}, any start ±2 s", _recipe(f"{container} start {i}", container, starts)
+
+
+def _structures() -> Iterator[tuple[str, Recipe]]:
+    plain = _recipe("", "MP4", (0, 0))
+
+    def made(name: str, **changes: Any) -> tuple[str, Recipe]:
+        return name, replace(plain, name=name, **changes)
+
+    yield made("AAC priming 1024")
+    # A sound that begins 1088 samples early and is cut there by the edit list: 1024 + 1088.
+    yield made("AAC priming 2112", audio_start=-1_088)
+    open_gop = "open_gop=1:keyint=24:min-keyint=24:scenecut=0:bframes=3:b-adapt=0"
+    yield made("open GOP", codecs=(*_X264, *_B, "-x264-params", open_gop, *_AAC, *_FINE))
+    yield made("no B-frames", codecs=(*_X264, "-bf", "0", *_AAC, *_FINE))
+    rng = np.random.default_rng(3)
+    steps = np.cumsum(rng.integers(300, 3_000, 120))
+    yield made("variable frame rate", frames=tuple(Fraction(int(t), 30_000) for t in steps))
+    kept = np.ones(len(plain.frames), bool)
+    kept[30:60] = kept[80:83] = False
+    dropped = tuple(t for t, k in zip(plain.frames, kept, strict=True) if k)
+    yield made("frame drops", frames=dropped)
+    for container in ("MKV", "WebM", "MPEG-TS"):
+        suffix, codecs, tick, _ = _CONTAINERS[container]
+        yield made(f"frame drops, {container}", frames=dropped, suffix=suffix, codecs=codecs, tick_s=tick)
+    yield made("audio gaps", lost=((1.0, 1.9), (2.7, 2.75)))
+    fragmented = _CONTAINERS["fragmented MP4"][1]
+    yield made("audio gaps, fragmented MP4", codecs=fragmented, lost=((1.0, 1.9), (2.7, 2.75)))
+    yield made("audio gaps, MKV", suffix=".mkv", codecs=_CONTAINERS["MKV"][1], tick_s=_MS, lost=((1.0, 1.9),))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The worst of a recording's windows."""
+
+    sound_ms: float
+    picture_ms: float
+    apart_ms: float
+    gap_ms: float
+    wrong_frames: int
+    pictures: int
+
+
+def rows(folder: Path) -> Iterator[Result]:
+    """The rows of the table, one per case; its recordings are written to ``folder``."""
+    cases = [(title, write(recipe, folder)) for title, recipe in [*_starts(), *_structures()]]
+    shards = run([recording_of(w) for _, w in cases], OPTIONS)
+    judged = [(t, w, judge(w, shards.rows.get(_id(w), []))) for t, w in cases]
+    for title in dict.fromkeys(t for t, *_ in judged):
+        yield _result(title, [(w, j) for t, w, j in judged if t == title])
+
+
+def _id(written: Written) -> str:
+    return written.recipe.name.replace(" ", "_").replace(",", "")
+
+
+def recording_of(written: Written) -> Recording:
+    """What a source would say of the file."""
+    uri, name = str(written.path), written.path.name
+    return Recording(
+        "proof", _id(written), _id(written), Stream("video", uri, name), audio=Stream("audio", uri, name)
+    )
+
+
+def judge(written: Written, rows: Sequence[dict[str, Any]]) -> Judged:
+    """Compare a recording's windows with its truth."""
+    held, shift = written.held, shift_of(written.recipe, written.held)
+    times_ns = [round(t * NS) for t in held.frames]
+    sound, shown, apart, gaps, wrong, pictures = [0.0], [0.0], [0.0], [0.0], 0, 0
+    for row in rows:
+        targets = [row["start_ns"] + NS * k // 20 for k in range(1, 20, 2)]
+        got = [(row["image"], row["image_time_ns"], row["start_ns"] + NS // 2)]
+        got += list(zip(row["frames"] or [], row["frame_times_ns"] or [], targets, strict=True))
+        late = []
+        for image, time_ns, target in got:
+            due = max(bisect_right(times_ns, target) - 1, 0)
+            number = None if image is None else number_in(_pixels(image))
+            wrong += number != due + held.first or abs(time_ns - times_ns[due]) > 1
+            meant = written.recipe.frames[due + held.first] + shift
+            late.append(float(Fraction(time_ns, NS) - meant) * 1e3)
+        pictures += len(got)
+        shown += map(abs, late)
+        gaps.append(_gap_error_ms(row, held.sound))
+        if row["audio"] is not None:
+            delay_ms = _delay_ms(row, float(shift))
+            sound.append(abs(delay_ms))
+            apart += [abs(delay_ms - picture_ms) for picture_ms in late]
+    if not rows:
+        wrong += 1
+    return Judged(max(sound), max(shown), max(apart), max(gaps), wrong, pictures)
+
+
+def _pixels(image: dict[str, Any]) -> Any:
+    return cv2.imdecode(np.frombuffer(image["bytes"], np.uint8), cv2.IMREAD_COLOR)
+
+
+def _delay_ms(row: dict[str, Any], shift_s: float) -> float:
+    """How late the window's sound stands, measured away from where gaps begin and end."""
+    pcm, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+    seconds = row["start_ns"] / NS + np.arange(len(pcm)) / rate
+    sure = np.ones(len(pcm), bool)
+    for gap in row["audio_gaps"]:
+        sure &= (seconds < gap["start_ns"] / NS - 0.05) | (seconds > gap["end_ns"] / NS + 0.05)
+    return SOUND.delay_s(pcm[sure], seconds[sure] - shift_s) * 1e3 if sure.sum() > rate // 20 else 0.0
+
+
+def _gap_error_ms(row: dict[str, Any], sound: Sequence[tuple[Fraction, Fraction]]) -> float:
+    """The largest error of a gap's edge, judged sample by sample: time that is wrongly filled or wrongly not."""
+    edges = [row["start_ns"] / NS, row["end_ns"] / NS]
+    filled = [(max(float(a), edges[0]), min(float(b), edges[1])) for a, b in sound]
+    filled = [(a, b) for a, b in filled if b > a]
+    holes, at = [], edges[0]
+    for a, b in [*filled, (edges[1], edges[1])]:
+        if a - at > 0:
+            holes.append((at, a))
+        at = max(at, b)
+    if row["audio"] is None:
+        return (1 - sum(b - a for a, b in holes) - OPTIONS.min_coverage) * 1e3 if holes else 1e3
+    listed = [(g["start_ns"] / NS, g["end_ns"] / NS) for g in row["audio_gaps"]]
+    holes, listed = ([h for h in hs if h[1] - h[0] > 2e-3] for hs in (holes, listed))
+    if len(holes) != len(listed):
+        return 1e3
+    return max((abs(x - y) * 1e3 for h, g in zip(holes, listed, strict=True) for x, y in zip(h, g, strict=True)), default=0.0)
+
+
+def _result(title: str, cases: Sequence[tuple[Written, Judged]]) -> Result:
+    limit = COARSE_MS if any(w.recipe.tick_s for w, _ in cases) else EXACT_MS
+    worst = max(j.apart_ms for _, j in cases)
+    gap = max(j.gap_ms for _, j in cases)
+    wrong, pictures = (sum(getattr(j, name) for _, j in cases) for name in ("wrong_frames", "pictures"))
+    return Result(
+        f"video ↔ audio: {title}",
+        f"≤ {limit:g} ms, no frame off",
+        f"{worst:.4f} ms, gaps {gap:.3f} ms, {wrong} of {pictures} frames off",
+        worst <= limit and wrong == 0 and pictures > 0 and gap <= max(limit, 1.5),
+    )
