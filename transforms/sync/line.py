@@ -64,21 +64,24 @@ class Candidate:
     rivalry: float
 
 
-def find_line(curves: Floats, offsets: Floats, centres: Floats) -> Candidate | None:
+def find_line(
+    curves: Floats, offsets: Floats, centres: Floats, max_drift: float = MAX_DRIFT
+) -> Candidate | None:
     """The line along which the windows' evidence adds up highest; None where there is none.
 
     Args:
         curves: float64 [w, k], nats; NaN where an offset cannot be judged.
         offsets: float64 [k], seconds, evenly spaced.
         centres: float64 [w], seconds, ascending.
+        max_drift: steepest line that is tried.
     """
     height = _levelled(curves)
     if not height.any():
         return None
     step = float(offsets[1] - offsets[0])
     middle, half = (centres[0] + centres[-1]) / 2, (centres[-1] - centres[0]) / 2
-    count = int(np.ceil(MAX_DRIFT * half / step))
-    drifts = np.linspace(-MAX_DRIFT, MAX_DRIFT, 2 * count + 1) if count else np.zeros(1)
+    count = int(np.ceil(max_drift * half / step))
+    drifts = np.linspace(-max_drift, max_drift, 2 * count + 1) if count else np.zeros(1)
     total = np.stack([_added_up(height, step, d * (centres - middle)) for d in drifts])
     i, j = np.unravel_index(int(np.argmax(total)), total.shape)
     elsewhere = np.abs(offsets - offsets[j]) > _APART

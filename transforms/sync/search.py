@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 
 _LEAST_COVERED = 0.5  # share of a window that the gyro must cover for an offset to be weighed
 _LEAST_INTERVALS = 20
+_LONGEST = 2.5  # usual frame intervals
+_ROUGHEST = 8.0  # usual errors of flow
 _CHUNK = 256
 
 
@@ -58,15 +60,30 @@ class Window:
 def make_window(track: FlowTrack, gyro: GyroIntegral, start_ns: int, end_ns: int) -> Window:
     """The part of ``track`` inside ``[start_ns, end_ns]``, on the gyro's axis of seconds."""
     part = track.between(start_ns, end_ns)
-    good = part.measured
+    good = _trusted(part)
     return Window(
         centre=float(gyro.seconds(np.array([(start_ns + end_ns) // 2]))[0]),
         start=gyro.seconds(part.start_ns[good]),
         end=gyro.seconds(part.end_ns[good]),
         seen=part.rotation[good],
         noise=float(np.median(part.sigma[good])) if good.any() else 0.0,
-        followed=float(good.mean()) if len(good) else 0.0,
+        followed=float(part.measured.mean()) if len(good) else 0.0,
     )
+
+
+def _trusted(track: FlowTrack) -> NDArray[np.bool_]:
+    """Intervals of usual length whose flow is one rotation about as well as that of the others, bool [n].
+
+    Across a pause the picture moves too far to be followed for sure, and one wild interval outweighs a hundred.
+    """
+    good = track.measured
+    if not good.any():
+        return good
+    length = track.end_ns - track.start_ns
+    rough = track.sigma * np.sqrt(np.median(length[good]) / length)
+    with np.errstate(invalid="ignore"):
+        usual = (length <= _LONGEST * np.median(length[good])) & (rough <= _ROUGHEST * np.median(rough[good]))
+    return np.asarray(good & usual, np.bool_)
 
 
 def gyro_rotation(window: Window, gyro: GyroIntegral, offsets: Floats, drift: float) -> tuple[Floats, Floats]:
