@@ -84,6 +84,11 @@ class Windows(IterableDataset[Item]):
         self._resumed: tuple[int, list[Span]] | None = None
 
     @property
+    def options(self) -> Mapping[str, Any]:
+        """The ``AlignOptions`` that the data set was written with."""
+        return self._dataset.options
+
+    @property
     def epoch(self) -> int:
         """The epoch that the next iteration reads."""
         return int(self._epoch[0])
