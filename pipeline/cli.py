@@ -5,15 +5,17 @@ Heavy imports stand inside the commands, so that ``align --help`` answers at onc
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import click
 
 from align.pipeline.cli_options import config_from, run_options
-from align.schemas.errors import AlignError, UsageError
+from align.pipeline.stopping import Terminated
+from align.schemas.errors import AlignError, UsageError, without_secrets
 
 # Beam reads this once, at import: without its cloud extras it would warn about them on every start.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -25,7 +27,7 @@ class _LazyGroup(click.Group):
     elsewhere: ClassVar = {"synth": "align.pipeline.synth_command"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["run", "plan", "synth", "inspect", "verify", "completion"]
+        return ["run", "plan", "synth", "inspect", "verify", "clean", "completion"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.elsewhere:
@@ -110,6 +112,16 @@ def verify(out: str, deep: bool) -> None:
 
 
 @align.command()
+@click.argument("out")
+def clean(out: str) -> None:
+    """Remove what dead runs left in OUT: temporary files, stale locks, shards that no manifest lists."""
+    from align.pipeline.resume import clean as clean_output
+
+    removed = clean_output(out)
+    click.echo("\n".join(f"removed {n} {what}" for what, n in sorted(removed.items())) or "nothing to remove")
+
+
+@align.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print shell completion: add `eval "$(align completion bash)"` to your shell's start-up file."""
@@ -125,6 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: one readable line for an error, a traceback only with ``--debug``."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    before = logging.root.manager.disable
+    if not debug:
+        logging.disable(logging.CRITICAL)  # what matters is said in one line; Beam would add tracebacks
     try:
         align.main([a for a in arguments if a != "--debug"], prog_name="align", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -135,9 +150,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except AlignError as error:
         _fail(str(error), 2 if isinstance(error, UsageError) else 1, debug)
     except (KeyboardInterrupt, click.Abort):
-        _fail("stopped; run the same command with --resume to go on", 130, debug)
+        _leave(130)
+    except Terminated:
+        _leave(143)
     except Exception as error:
         _fail(f"{type(error).__name__}: {error} (a defect of align; --debug shows where)", 1, debug)
+    finally:
+        logging.disable(before)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: threads of Beam's that still run must not hold the process."""
+    click.echo("align: stopped; run the same command with --resume to go on", err=True)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
@@ -145,7 +171,7 @@ def _fail(message: str, code: int, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"align: {' '.join(message.split())}", err=True)
+    click.echo(f"align: {without_secrets(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 

@@ -24,6 +24,7 @@ _INPUT = [
     click.option("--recordings", metavar="UID,UID", help="Only these recordings."),
     click.option("--limit", type=int, metavar="N", help="Only the first N recordings."),
     click.option("--scenario", metavar="NAME,NAME", help="Only recordings of these scenarios."),
+    click.option("--allow-symlinks", is_flag=True, help="Follow links that leave the input folder."),
     click.option("--exclude", metavar="FILE", help="A file of recording ids to leave out, one a line."),
 ]
 _WINDOW = [
@@ -185,6 +186,7 @@ def config_from(output: str | None, beam_args: tuple[str, ...] = (), **given: An
         retry_failed=given["retry_failed"],
         isolate=given["isolate"] == "on",
         decode_timeout_s=given["decode_timeout"],
+        allow_symlinks=given["allow_symlinks"],
         workers=_workers(given["workers"]),
         runner=given["runner"],
         beam_args=beam_args,

@@ -18,6 +18,7 @@ from align.schemas.options import AlignOptions
 from align.schemas.time import NS
 
 FORMATS = ("parquet", "webdataset")
+IN_PROCESS = ("DirectRunner", "FnApiRunner", "direct")
 MEDIA = ("full_scale", "video_540ss", "clips")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -37,6 +38,7 @@ class RunConfig:
         resume: go on with what an interrupted run finished.
         retry_failed: do again what failed in a finished run, and only that.
         isolate: decode in child processes, so that a codec's crash or hang costs one segment.
+        allow_symlinks: read media that links lead to outside the input folder.
         decode_timeout_s: silence after which a child is taken to hang.
         workers: processes, or 0 to choose by the size of the job.
         runner: ``DirectRunner`` (Beam's in-process runner) or any other Beam runner.
@@ -65,6 +67,7 @@ class RunConfig:
     retry_failed: bool = False
     isolate: bool = True
     decode_timeout_s: float = 300.0
+    allow_symlinks: bool = False
     workers: int = 0
     runner: str = "DirectRunner"
     beam_args: tuple[str, ...] = ()

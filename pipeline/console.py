@@ -79,6 +79,8 @@ class _Lines:
 def finish(result: RunResult) -> int:
     """Print the summary of a run and return its exit code."""
     counts, output = result.manifest["counts"], result.output
+    if result.already:
+        console.print("already complete: every shard is what its checksum says")
     table = Table(title=f"{output}", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("recordings", f"{counts['recordings']:,}")
     table.add_row("windows planned", f"{counts['windows_planned']:,}")

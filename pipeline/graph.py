@@ -5,18 +5,21 @@ Only references travel through the shuffle: a segment says what to read, a shard
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam import typehints
+from apache_beam.pvalue import AsList
 
 from align.pipeline.config import RunConfig
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.progress import Heartbeat
-from align.pipeline.shards import SplitTotals, commit_run, write_one_shard
-from align.schemas.errors import Fault
+from align.pipeline.shards import Losses, SplitTotals, commit_run, write_one_shard
+from align.pipeline.stopping import leave_word, stay_with
+from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
 from align.schemas.recording import Recording
 from align.transforms.plan.segments import shard_of
@@ -56,7 +59,7 @@ class AlignRecordings(beam.PTransform):
         return (
             recordings.pipeline
             | "Once" >> beam.Create([config])
-            | "Commit" >> beam.Map(commit_run, beam.pvalue.AsList(reports), beam.pvalue.AsList(losses))
+            | "Commit" >> beam.ParDo(Commit(self.heartbeats), AsList(reports), AsList(losses))
         )
 
 
@@ -65,9 +68,10 @@ class PlanRecordings(beam.DoFn):
     """Probe, plan and survey each recording."""
 
     def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
-        self.config, self.heartbeats = config, heartbeats
+        self.config, self.heartbeats, self.launcher = config, heartbeats, os.getpid()
 
     def setup(self) -> None:
+        stay_with(self.launcher)
         self.heartbeat = Heartbeat(self.heartbeats)
 
     def process(self, item: Recording | Fault) -> Iterator[RecordingPlan]:
@@ -111,17 +115,36 @@ class WriteShards(beam.DoFn):
     """Read, align and write the segments of one shard."""
 
     def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
-        self.config, self.heartbeats = config, heartbeats
+        self.config, self.heartbeats, self.launcher = config, heartbeats, os.getpid()
 
     def setup(self) -> None:
+        stay_with(self.launcher)
         self.heartbeat = Heartbeat(self.heartbeats)
 
     def process(self, keyed: tuple[ShardKey, Iterable[Segment]]) -> Iterator[ShardReport]:
         key, segments = keyed
-        yield write_one_shard(key, segments, self.config, self.heartbeat)
+        try:
+            yield write_one_shard(key, segments, self.config, self.heartbeat)
+        except AlignError as error:
+            leave_word(self.heartbeats, error)
+            raise
 
     def finish_bundle(self) -> None:
         self.heartbeat.flush()
+
+
+class Commit(beam.DoFn):
+    """Write what describes the data set and, last, the manifest."""
+
+    def __init__(self, heartbeats: str | None) -> None:
+        self.heartbeats = heartbeats
+
+    def process(self, config: RunConfig, reports: list[ShardReport], losses: list[Losses]) -> Iterator[Any]:
+        try:
+            yield commit_run(config, reports, losses)
+        except AlignError as error:
+            leave_word(self.heartbeats, error)
+            raise
 
 
 def build(pipeline: beam.Pipeline, config: RunConfig, heartbeats: str | None = None) -> beam.PCollection:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from align.pipeline.config import RunConfig
 from align.pipeline.isolation import borrow
 from align.pipeline.sources import SourceOptions, find_source
-from align.pipeline.storage import opener_for
+from align.pipeline.storage import leaves, opener_for
 from align.schemas.errors import AlignError, Fault, Reason
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.plan import ImuRange, Segment
@@ -62,8 +62,8 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         survey: read through the IMU table to learn its units, rates and where its rows lie.
     """
     try:
-        stream = recording.video
-        media = _probe(stream, config)
+        _refuse_links(recording.video, config)
+        media = _probe(recording.video, config)
         video = _check_video(recording, media, config)
         plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
     except AlignError as error:
@@ -76,10 +76,16 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     split = split_of(recording.group_id, parse_splits(config.splits), config.seed)
     segments = plan_segments(recording, media, plan, config.options, split=split, segment_s=config.segment_s)
     if survey and recording.imu is not None and plan.starts_ns:
-        imu, notes = _survey(recording)
+        imu, notes = _survey(recording, config)
         faults += notes
         segments = (replace(s, imu=_rows_of(s, imu)) for s in segments)
     return RecordingPlan(recording.recording_id, plan.planned, tuple(segments), tuple(faults))
+
+
+def _refuse_links(stream: Stream, config: RunConfig) -> None:
+    if not config.allow_symlinks and leaves(stream.uri, config.input):
+        detail = f"{stream.name} is a link out of the input folder; add --allow-symlinks if it is meant"
+        raise AlignError("link_outside", detail, stage="probe")
 
 
 def _probe(stream: Stream, config: RunConfig) -> MediaInfo:
@@ -118,9 +124,10 @@ def _notes(recording: Recording, video: VideoInfo, config: RunConfig) -> Iterato
         yield Fault(recording.recording_id, None, "plan", code, detail, "noted", 0)
 
 
-def _survey(recording: Recording) -> tuple[ImuSurvey | ImuRange, list[Fault]]:
+def _survey(recording: Recording, config: RunConfig) -> tuple[ImuSurvey | ImuRange, list[Fault]]:
     assert recording.imu is not None
     try:
+        _refuse_links(recording.imu, config)
         survey = survey_imu(recording.imu.uri, opener=opener_for(recording.imu.uri))
     except AlignError as found:
         error = found.naming(recording.imu.uri, recording.imu.name)

@@ -15,7 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from align.pipeline.lock import is_running
+from align.schemas.errors import AlignError
+
 _EVERY_S = 0.25
+_DEAD_LOOKS = 20  # 10 s: workers also end shortly before the run does
 
 
 class Heartbeat:
@@ -25,6 +29,8 @@ class Heartbeat:
         self._folder = folder
         self._counts: Counter[str] = Counter()
         self._written = 0.0
+
+        self.flush()
 
     def add(self, **counts: int) -> None:
         """Add to the counts, e.g. ``add(written=1)``."""
@@ -57,15 +63,31 @@ def total(folder: str) -> Counter[str]:
     return counts
 
 
+def _dead_worker(folder: str) -> int | None:
+    pids = {int(p.name.split("-")[0]) for p in Path(folder).iterdir() if p.suffix != ".tmp"}
+    return next((pid for pid in sorted(pids) if not is_running(pid)), None)
+
+
 @contextmanager
-def watch(show: Callable[[Counter[str]], None]) -> Iterator[str]:
-    """Give workers a folder for heartbeats and call ``show`` with their sum until the block ends."""
+def watch(
+    show: Callable[[Counter[str]], None], stop: Callable[[AlignError], None] | None = None
+) -> Iterator[str]:
+    """Give workers a folder for heartbeats and call ``show`` with their sum until the block ends.
+
+    Beam's in-process runner waits for ever for a worker process that was killed; ``stop`` is called then.
+    """
     with TemporaryDirectory(prefix="align-progress-") as folder:
         done = threading.Event()
 
         def look() -> None:
+            dead_looks = 0
             while not done.wait(2 * _EVERY_S):
                 show(total(folder))
+                dead = _dead_worker(folder) if stop else None
+                dead_looks = dead_looks + 1 if dead else 0
+                if stop and dead_looks == _DEAD_LOOKS:
+                    detail = f"worker process {dead} died (out of memory?); run again with --resume"
+                    stop(AlignError("worker_died", detail, stage="write"))
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()

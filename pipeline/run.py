@@ -10,16 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from align.pipeline.config import RunConfig
+from align.pipeline.config import IN_PROCESS, RunConfig
+from align.pipeline.isolation import start_early
+from align.pipeline.lock import locked, refuse_if_held
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.progress import watch
+from align.pipeline.resume import Inputs, already_complete, begin, look_at_inputs, refuse_unfit
 from align.pipeline.shards import SplitTotals
+from align.pipeline.stopping import last_word, stoppable
+from align.pipeline.storage import is_remote, use_options
 from align.pipeline.stores import store
 from align.schemas.errors import AlignError, Fault, UsageError
-from align.schemas.recording import Recording
 from align.schemas.time import NS
 from align.transforms.plan.splits import parse_splits
-from align.transforms.write.commit import leftovers, publish_json, read_json
+from align.transforms.write.commit import read_json
 
 Show = Callable[[Counter[str]], None]
 
@@ -29,8 +33,6 @@ _ALONE_BELOW_S = 60.0
 # Measured on 1080p H.264 with a picture per 5 s: 110 to 450 CPU s an hour of media, by GOP length.
 _CPU_PER_MEDIA_S = 0.06
 
-STARTED = "_work/run.json"
-
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -39,11 +41,13 @@ class RunResult:
     Attributes:
         manifest: the committed manifest.
         too_many_failures: more than the allowed share of the planned windows failed.
+        already: it was complete before; nothing was done.
     """
 
     output: str
     manifest: dict[str, Any]
     too_many_failures: bool
+    already: bool = False
 
 
 def run(config: RunConfig, *, show: Show | None = None) -> RunResult:
@@ -57,84 +61,55 @@ def run(config: RunConfig, *, show: Show | None = None) -> RunResult:
         with _quiet_beam():
             from align.pipeline.runners import refuse_unknown
         refuse_unknown(config.beam_args)
-    check(config)
-    with _quiet_beam():
-        import apache_beam as beam
+        if is_remote(config.input) or is_remote(config.output):
+            use_options(config.beam_args)
+    inputs = check(config)
+    if config.resume and already_complete(config):
+        return result_of(config, already=True)
+    target = store(config.output)
+    with stoppable() as stopper, locked(target, config.output, stopper.stop):
+        begin(config, inputs)
+        if config.isolate and config.runner in IN_PROCESS:
+            start_early(config)
+        with _quiet_beam():
+            import apache_beam as beam
 
-        from align.pipeline.graph import build
-        from align.pipeline.runners import choose_runner, pipeline_options
-    options = pipeline_options(config, config.workers or workers_for(config))
-    _prepare(config)
-    with watch(show or (lambda _: None)) as heartbeats:
-        pipeline = beam.Pipeline(runner=choose_runner(config), options=options)
-        build(pipeline, config, heartbeats)
-        pipeline.run().wait_until_finish()
+            from align.pipeline.graph import build
+            from align.pipeline.runners import choose_runner, pipeline_options
+        options = pipeline_options(config, config.workers or workers_for(inputs.media_s))
+        stop = stopper.stop if config.runner in IN_PROCESS else None
+        with watch(show or (lambda _: None), stop) as heartbeats:
+            try:
+                pipeline = beam.Pipeline(runner=choose_runner(config), options=options)
+                build(pipeline, config, heartbeats)
+                pipeline.run().wait_until_finish()
+            except Exception as error:
+                raise last_word(heartbeats) or error from None
     return result_of(config)
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig) -> Inputs:
     """Refuse what cannot work before any work starts.
 
     Raises:
-        UsageError: unknown source, no recordings, a bad split, an output that is not empty.
+        UsageError: unknown source, no recordings, a bad split, an output that is not empty, that holds a
+            run of another config or input, or to which another run is writing.
     """
     if not config.output:
         raise UsageError("--output is missing; name an empty or new folder")
     parse_splits(config.splits)
-    _first_recording(config)
-    _check_output(config)
+    inputs = look_at_inputs(config)
+    refuse_if_held(store(config.output), config.output)
+    refuse_unfit(config, inputs)
+    return inputs
 
 
-def _first_recording(config: RunConfig) -> None:
-    faults = []
-    for item in list_recordings(config):
-        if isinstance(item, Recording):
-            return
-        faults.append(item.detail)
-    why = f": {faults[0]}" if faults else ""
-    raise UsageError(f"no recordings to align in {config.input}{why}")
-
-
-def _check_output(config: RunConfig) -> None:
-    target = store(config.output)
-    try:
-        names = set(target.names())
-    except NotADirectoryError:
-        raise UsageError(f"--output {config.output} is not a folder") from None
-    if not names:
-        return
-    if not config.resume:
-        raise UsageError(f"--output {config.output} is not empty; choose another, or add --resume to go on")
-    if STARTED not in names and "manifest.json" not in names:
-        raise UsageError(f"--output {config.output} holds no run to resume; choose an empty folder")
-    started = read_json(target, STARTED) if STARTED in names else read_json(target, "manifest.json")["config"]
-    wanted = config.as_manifest()
-    changed = [k for k in wanted if started.get(k) != wanted[k]]
-    if changed:
-        shown = ", ".join(f"{k}: {started.get(k)!r} then, {wanted[k]!r} now" for k in changed)
-        raise UsageError(f"--resume needs the options of the run it resumes; changed: {shown}")
-
-
-def _prepare(config: RunConfig) -> None:
-    target = store(config.output)
-    for name in leftovers(target):
-        target.remove(name)
-    publish_json(target, STARTED, config.as_manifest())
-
-
-def workers_for(config: RunConfig) -> int:
+def workers_for(media_s: float) -> int:
     """All cores for a long job, one process for a short one, judged by the metadata's durations."""
-    cores = os.cpu_count() or 1
-    work_s = 0.0
-    for item in list_recordings(config) if cores > 1 else ():
-        if isinstance(item, Recording) and item.span is not None:
-            work_s += item.span.length_ns / NS * _CPU_PER_MEDIA_S
-        if work_s > _ALONE_BELOW_S:
-            return cores
-    return 1
+    return (os.cpu_count() or 1) if media_s * _CPU_PER_MEDIA_S > _ALONE_BELOW_S else 1
 
 
-def result_of(config: RunConfig) -> RunResult:
+def result_of(config: RunConfig, *, already: bool = False) -> RunResult:
     """Read back what a run committed, and judge it.
 
     Raises:
@@ -146,7 +121,7 @@ def result_of(config: RunConfig) -> RunResult:
         detail = f"no window was written; {config.output}/failures.jsonl says why"
         raise AlignError("nothing_written", detail, stage="commit")
     allowed = config.max_failures * counts["windows_planned"]
-    return RunResult(config.output, manifest, counts["failed"] > allowed)
+    return RunResult(config.output, manifest, counts["failed"] > allowed, already)
 
 
 def plan(config: RunConfig) -> PlanSummary:
@@ -195,8 +170,9 @@ class PlanSummary:
 @contextmanager
 def _quiet_beam() -> Iterator[None]:
     """Import Beam without the warning it gives where its cloud extras are not installed."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

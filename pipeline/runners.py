@@ -10,10 +10,8 @@ from apache_beam.options import pipeline_options as beam_options
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from align.pipeline.cli_options import option_names
-from align.pipeline.config import RunConfig
+from align.pipeline.config import IN_PROCESS, RunConfig
 from align.schemas.errors import UsageError
-
-IN_PROCESS = ("DirectRunner", "FnApiRunner", "direct")
 
 
 def choose_runner(config: RunConfig) -> Any:

@@ -11,16 +11,17 @@ from typing import Any
 from align.pipeline.config import RunConfig, digest
 from align.pipeline.isolation import borrow
 from align.pipeline.progress import Heartbeat
+from align.pipeline.resume import keep_for_later
 from align.pipeline.storage import opener_for
 from align.pipeline.stores import store
-from align.schemas.errors import Fault
+from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
 from align.schemas.wire import to_plain
 from align.transforms.plan.segments import shard_count
 from align.transforms.write.card import write_card
-from align.transforms.write.commit import Store
+from align.transforms.write.commit import Store, leftovers
 from align.transforms.write.manifest import count, manifest, write_failures, write_manifest
-from align.transforms.write.shard import Item, ShardReport, ShardSpec, finished_report, write_shard
+from align.transforms.write.shard import REPORTS, Item, ShardReport, ShardSpec, finished_report, write_shard
 from align.transforms.write.stats import merge_all, write_stats
 
 ShardKey = tuple[str, int, int]
@@ -74,7 +75,7 @@ def write_one_shard(
     )
     target = store(config.output)
     finished = finished_report(target, spec) if config.resume else None
-    if finished is not None:
+    if finished is not None and not (config.retry_failed and finished.failed):
         heartbeat.add(written=finished.samples, lost=len(finished.faults))
         return finished
     return write_shard(spec, _counted(ordered, config, heartbeat), target)
@@ -134,15 +135,23 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
     statistics = write_stats(target, merge_all(report.statistics for report in reports))
     write_failures(target, faults)
     write_card(target, content, statistics)
-    _remove_others(target, {file["path"] for file in content["shards"]})
+    _leave_only(target, {file["path"] for file in content["shards"]})
     write_manifest(target, content)
-    for name in [n for n in target.names() if n.startswith("_work/")]:
-        target.remove(name)
+    keep_for_later(target, {f"{REPORTS}/{report.name}.json" for report in reports})
     return content
 
 
-def _remove_others(target: Store, listed: set[str]) -> None:
-    """Remove shards of an earlier attempt that cut the same windows differently."""
-    shards = {name for name in target.names() if name.endswith((".parquet", ".tar"))}
-    for name in sorted(shards - listed):
+def _leave_only(target: Store, listed: set[str]) -> None:
+    """Remove shards of an attempt that cut the same windows differently, and temporary files.
+
+    Raises:
+        AlignError: ``lost_shards``: what was finished has gone meanwhile.
+    """
+    names = set(target.names())
+    lost = sorted(listed - names)
+    if lost:
+        detail = f"{lost[0]} was finished, but is no longer there: was the output touched? Run with --resume"
+        raise AlignError("lost_shards", detail, stage="commit")
+    shards = {name for name in names if name.endswith((".parquet", ".tar"))}
+    for name in sorted(shards - listed) + leftovers(target):
         target.remove(name)

@@ -66,6 +66,32 @@ def list_names(folder: str) -> frozenset[str]:
     return frozenset(meta.path.rsplit("/", 1)[-1] for meta in found)
 
 
+def sizes_and_stamps(folder: str) -> dict[str, tuple[int, str]]:
+    """Size and time of change of every file that lies directly in a folder, by name."""
+    if not is_remote(folder):
+        try:
+            found = {name: os.stat(os.path.join(folder, name)) for name in _present(folder)}
+        except OSError:
+            return {}
+        return {name: (stat.st_size, str(stat.st_mtime_ns)) for name, stat in found.items()}
+    from apache_beam.io.filesystems import FileSystems
+
+    objects = FileSystems.match([join(folder, "*")])[0].metadata_list
+    return {m.path.rsplit("/", 1)[-1]: (m.size_in_bytes, str(m.last_updated_in_seconds)) for m in objects}
+
+
+def _present(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if os.path.exists(os.path.join(folder, name))]
+
+
+def leaves(uri: str, folder: str) -> bool:
+    """Whether a local path leads, by links, out of a folder."""
+    if is_remote(uri):
+        return False
+    root = os.path.realpath(absolute(folder))
+    return os.path.commonpath([root, os.path.realpath(uri)]) != root
+
+
 def use_options(arguments: Sequence[str]) -> None:
     """Give Beam's file systems the run's options (endpoints, credentials, regions)."""
     from apache_beam.io.filesystems import FileSystems

@@ -106,11 +106,16 @@ class ShardReport:
     files: tuple[ShardFile, ...] = ()
     statistics: Statistics = Statistics()
     faults: tuple[Fault, ...] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def failed(self) -> int:
+        """Windows lost to a fault."""
+        return sum(fault.windows for fault in self.faults if fault.outcome == "failed")
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as a JSON object."""
-        return asdict(self)
+        """The report as a JSON object, without times: equal shards have equal reports."""
+        return {name: value for name, value in asdict(self).items() if name != "seconds"}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ShardReport:
