@@ -76,11 +76,12 @@ def run(config: RunConfig, *, show: Show | None = None) -> RunResult:
 
             from align.pipeline.graph import build
             from align.pipeline.runners import choose_runner, pipeline_options
-        options = pipeline_options(config, config.workers or workers_for(inputs.media_s))
+        workers = config.workers or workers_for(inputs.media_s)
+        options = pipeline_options(config, workers)
         stop = stopper.stop if config.runner in IN_PROCESS else None
         with watch(show or (lambda _: None), stop) as heartbeats:
             try:
-                pipeline = beam.Pipeline(runner=choose_runner(config), options=options)
+                pipeline = beam.Pipeline(runner=choose_runner(config, workers), options=options)
                 build(pipeline, config, heartbeats)
                 pipeline.run().wait_until_finish()
             except Exception as error:

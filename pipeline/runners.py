@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import shlex
+import sys
 from typing import Any
 
 from apache_beam.options import pipeline_options as beam_options
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from align.pipeline.cli_options import option_names
 from align.pipeline.config import IN_PROCESS, RunConfig
 from align.schemas.errors import UsageError
 
 
-def choose_runner(config: RunConfig) -> Any:
+def choose_runner(config: RunConfig, workers: int = 1) -> Any:
     """The runner object or name.
 
     The in-process runner is named explicitly: left to itself, Beam 2.77's ``DirectRunner`` first tries to
-    download another runner's binary.
+    download another runner's binary. What its worker processes log would stand between the lines of the
+    progress; their errors reach the launcher another way.
     """
-    return FnApiRunner() if config.runner in IN_PROCESS else config.runner
+    if config.runner not in IN_PROCESS:
+        return config.runner
+    if workers == 1:
+        return FnApiRunner()
+    command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2>{os.devnull}"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 
 def pipeline_options(config: RunConfig, workers: int) -> beam_options.PipelineOptions:
@@ -29,7 +39,7 @@ def pipeline_options(config: RunConfig, workers: int) -> beam_options.PipelineOp
     if config.runner not in IN_PROCESS:
         return beam_options.PipelineOptions([f"--runner={config.runner}", *arguments])
     if workers > 1:
-        arguments += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+        arguments.append(f"--direct_num_workers={workers}")
     return beam_options.PipelineOptions(arguments)
 
 
