@@ -39,6 +39,7 @@ _FINE_REACH, _FINE_TILT, _FINE_STEP = (
     5e-4,
 )  # seconds about the coarse line: level, tilt at the ends
 _TILTS = 81
+_UNKNOWN = np.diag([1.0, 1e-6])  # of (offset, drift), where no window could refine them
 _SMOOTH_S = 0.15  # Gaussian that parts slow from quick motion: about 1 Hz
 
 
@@ -137,8 +138,9 @@ def _refined(windows: list[Window], gyro: GyroIntegral, coarse: Line) -> tuple[L
         offset, sigma = np.array(near).T
         with np.errstate(invalid="ignore"):
             close = np.isfinite(sigma) & (np.abs(offset - at) < _NEAR_MOST)
+        refined = line, mapping, near
         if not close.any():
-            return None
+            return refined
         line = fit_line(centres[close], offset[close], sigma[close])
         refined = line, mapping, near
     return refined
@@ -161,7 +163,7 @@ def _finer(windows: list[Window], gyro: GyroIntegral, coarse: Line) -> Line:
     drifts = np.clip(coarse.drift + tilt * np.linspace(-1, 1, _TILTS), -MAX_DRIFT, MAX_DRIFT)
     margin = round(_FINE_TILT / _FINE_STEP)
     inner = len(grid) - 2 * margin
-    best, answer = -np.inf, coarse
+    best, answer = -np.inf, Line(coarse.at, coarse.offset, coarse.drift, _UNKNOWN)
     for drift in np.unique(drifts):
         shifts = np.rint((drift - coarse.drift) * apart / _FINE_STEP).astype(int) + margin
         nats = reduce(add, (m.at(slice(s, s + inner)) for m, s in zip(found, shifts, strict=True))).evidence()
@@ -169,7 +171,7 @@ def _finer(windows: list[Window], gyro: GyroIntegral, coarse: Line) -> Line:
         top = int(np.argmax(nats))
         if nats[top] > best:
             best = float(nats[top])
-            answer = Line(coarse.at, coarse.offset + float(grid[margin + top]), float(drift))
+            answer = Line(coarse.at, coarse.offset + float(grid[margin + top]), float(drift), _UNKNOWN)
     return answer
 
 

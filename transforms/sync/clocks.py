@@ -107,7 +107,7 @@ def clock_row(
 
 
 def on_stream_clock(line: Line, start_ns: int, origin_ns: int) -> tuple[int, float]:
-    """Offset (ns) at stream time ``start_ns``, and drift (ppm) over stream time, of a line over recording time.
+    """Offset (ns) at stream time ``start_ns`` and drift (ppm) over it, of a line over recording time.
 
     With o(t) = a + d·(t − at) over recording time, stream time s stands at the t with t − o(t) = s.
     """

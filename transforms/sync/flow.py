@@ -7,7 +7,7 @@ instantaneous motion field of Longuet-Higgins and Prazdny (1980), robustly, sinc
     u = xy·ωx − (1 + x²)·ωy + y·ωz + x·s        v = (1 + y²)·ωx − xy·ωy − x·ωz + y·s
 
 with x, y in units of the focal length, half-way between where a corner was and where it went. The focal
-length is that which leaves the least of the strongest flow unexplained; a wrong one bends the rotation's scale.
+length is that which leaves least of the strongest flow unexplained; a wrong one bends the rotation's scale.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def _corners_followed(
     corners = cv2.goodFeaturesToTrack(earlier, **_CORNERS)
     if corners is None or len(corners) < _LEAST_POINTS:
         return nothing
-    went, status, _ = cv2.calcOpticalFlowPyrLK(earlier, later, corners, None, **_LUCAS_KANADE)
+    went, status, _ = cv2.calcOpticalFlowPyrLK(
+        earlier, later, corners, np.empty_like(corners), **_LUCAS_KANADE
+    )
     kept = status.ravel() == 1
     start, end = corners.reshape(-1, 2)[kept], went.reshape(-1, 2)[kept]
     height, width = earlier.shape

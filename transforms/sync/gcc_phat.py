@@ -1,8 +1,9 @@
 """Offset and drift between two recordings of one event, from their sound.
 
-Generalised cross-correlation with phase transform (Knapp and Carter, *The generalized correlation method for
-estimation of time delay*, 1976) gives every window a sharp peak where the direct sound coincides, reverberation
-or not. Windows are searched alone, and a line through their peaks is found as for the gyro: agreement decides.
+Generalised cross-correlation with phase transform (Knapp and Carter, *The generalized correlation method
+for estimation of time delay*, 1976) gives every window a sharp peak where the direct sound coincides,
+reverberation or not. Windows are searched alone, and a line through their peaks is found as for the gyro:
+agreement decides.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ Floats = NDArray[np.float64]
 
 _WINDOW_S = 4.0
 _MOST_WINDOWS = 60
-_COARSE_BAND = 200.0, 1200.0  # Hz: wide enough to be sharp, slow enough not to smear under drift within a window
+_COARSE_BAND = (
+    200.0,
+    1200.0,
+)  # Hz: wide enough to be sharp, slow enough not to smear under drift within a window
 _FINE_BAND = 200.0, 4000.0
 _COARSE_STEP = 2e-3
 _FINE_REACH = 8e-3
@@ -133,8 +137,10 @@ def _cut(sound: Sound, start: float, count: int) -> Floats:
     return out
 
 
-def _phat(a: Floats, b: Floats, rate: float, band: tuple[float, float], upsampling: int = 1) -> tuple[Floats, int]:
-    """GCC-PHAT of ``a`` against ``b``, and its period: at index k, ``a`` comes k samples (upsampled) later."""
+def _phat(
+    a: Floats, b: Floats, rate: float, band: tuple[float, float], upsampling: int = 1
+) -> tuple[Floats, int]:
+    """GCC-PHAT and its period: at index k, ``a`` comes k (upsampled) samples later than ``b``."""
     size = next_fast_len(len(a) + len(b), real=True)
     cross = rfft(a, size) * np.conj(rfft(b, size))
     size_of = np.abs(cross)
@@ -145,7 +151,7 @@ def _phat(a: Floats, b: Floats, rate: float, band: tuple[float, float], upsampli
 
 
 def _coarse(reference: Sound, other: Sound, start: float, offsets: Floats) -> Floats:
-    """How strongly a window coincides at each offset: the greatest correlation about it, in standard deviations."""
+    """How strongly a window coincides about each offset, as nats; NaN in silence."""
     rate, reach = reference.rate, float(offsets[-1])
     count = round(_WINDOW_S * rate)
     piece = _cut(reference, start, count)

@@ -128,7 +128,7 @@ def fit_line(centres: Floats, offsets: Floats, sigmas: Floats) -> Line:
     solution: Floats = np.zeros(2)
     precision: Floats = np.eye(2)
     for _ in range(10):
-        precision = design.T @ (design * weight[:, None]) + prior
+        precision = np.asarray(design.T @ (design * weight[:, None]) + prior, np.float64)
         solution = np.linalg.solve(precision, design.T @ (weight * offsets))
         left = np.abs(offsets - design @ solution) / sigma
         weight = np.minimum(1.0, 2.0 / np.maximum(left / max(float(np.median(left)), 1.0), 1e-12)) / sigma**2

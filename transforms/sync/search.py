@@ -74,7 +74,7 @@ def make_window(track: FlowTrack, gyro: GyroIntegral, start_ns: int, end_ns: int
 def _trusted(track: FlowTrack) -> NDArray[np.bool_]:
     """Intervals of usual length whose flow is one rotation about as well as that of the others, bool [n].
 
-    Across a pause the picture moves too far to be followed for sure, and one wild interval outweighs a hundred.
+    Across a pause the picture moves too far to be followed for sure; one wild interval outweighs a hundred.
     """
     good = track.measured
     if not good.any():
@@ -300,7 +300,7 @@ def _long_run_variance(score: Floats) -> float:
 def offset_grid(reach: float, step: float) -> Floats:
     """Offsets from −reach to reach, seconds, 0 among them."""
     half = int(np.ceil(reach / step))
-    return np.arange(-half, half + 1) * step
+    return np.asarray(np.arange(-half, half + 1) * step, np.float64)
 
 
 def to_ns(seconds: float) -> int:
