@@ -6,9 +6,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.proof import imu_rows, media_rows
+from benchmarks.proof import bytes_rows, count_rows, imu_rows, media_rows, sound_rows
 
-PARTS = {"media": media_rows.rows, "imu": imu_rows.rows}
+PARTS = {
+    "media": media_rows.rows,
+    "imu": imu_rows.rows,
+    "counts": count_rows.rows,
+    "sound": sound_rows.rows,
+    "bytes": bytes_rows.rows,
+}
 
 
 def main(names: list[str]) -> int:

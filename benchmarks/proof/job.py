@@ -56,10 +56,12 @@ def run(recordings: Iterable[Recording], options: AlignOptions, **changes: Any) 
     from align import AlignRecordings
     from align.pipeline.runners import choose_runner, pipeline_options
 
+    given = list(recordings)
+    folder = str(Path(given[0].video.uri).parent)
     with tempfile.TemporaryDirectory(prefix="align-proof-") as out:
-        config = replace(RunConfig("proof", "", out, options, max_failures=1.0, workers=1), **changes)
+        config = replace(RunConfig("proof", folder, out, options, max_failures=1.0, workers=1), **changes)
         with beam.Pipeline(runner=choose_runner(config), options=pipeline_options(config, config.workers)) as p:
-            _ = p | beam.Create(list(recordings)) | AlignRecordings(config)
+            _ = p | beam.Create(given) | AlignRecordings(config)
         report = verify(out)
         if not report.ok:
             raise RuntimeError(f"align verify: {report}")

@@ -31,10 +31,10 @@ _MS = Fraction(1, 1_000)
 _FPS = Fraction(30_000, 1_001)
 _SECONDS = 4
 _RATE = 48_000
-_X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", "-g", "24")
+X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", "-g", "24")
 _VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-crf", "20", "-b:v", "0", "-g", "24")
-_B = ("-bf", "3")
-_AAC = ("-c:a", "aac", "-b:a", "128k")
+B_FRAMES = ("-bf", "3")
+AAC = ("-c:a", "aac", "-b:a", "128k")
 _FLAC = ("-c:a", "flac")
 # MP4 edit lists count in the movie's clock: 1 ms unless it is told otherwise.
 _FINE = ("-movie_timescale", "240000", "-video_track_timescale", "30000")
@@ -42,13 +42,13 @@ _FRAGMENTED = ("-movflags", "frag_keyframe+empty_moov+delay_moov")
 
 # What a container is written with, the tick of its clock, and whether its media may begin before 0.
 _CONTAINERS: dict[str, tuple[str, tuple[str, ...], Fraction, bool]] = {
-    "MP4": (".mp4", (*_X264, *_B, *_AAC, *_FINE), Fraction(0), True),
-    "MP4 with 1 ms edit lists": (".mp4", (*_X264, *_B, *_AAC), _MS, True),
-    "MOV": (".mov", (*_X264, *_B, "-c:a", "pcm_s16le", *_FINE), Fraction(0), True),
-    "fragmented MP4": (".mp4", (*_X264, *_B, *_AAC, *_FINE, *_FRAGMENTED), Fraction(0), True),
-    "MKV": (".mkv", (*_X264, *_B, *_FLAC), _MS, False),
+    "MP4": (".mp4", (*X264, *B_FRAMES, *AAC, *_FINE), Fraction(0), True),
+    "MP4 with 1 ms edit lists": (".mp4", (*X264, *B_FRAMES, *AAC), _MS, True),
+    "MOV": (".mov", (*X264, *B_FRAMES, "-c:a", "pcm_s16le", *_FINE), Fraction(0), True),
+    "fragmented MP4": (".mp4", (*X264, *B_FRAMES, *AAC, *_FINE, *_FRAGMENTED), Fraction(0), True),
+    "MKV": (".mkv", (*X264, *B_FRAMES, *_FLAC), _MS, False),
     "WebM": (".webm", (*_VP9, "-c:a", "libopus", "-b:a", "160k"), _MS, False),
-    "MPEG-TS": (".ts", (*_X264, *_B, *_AAC), Fraction(0), True),
+    "MPEG-TS": (".ts", (*X264, *B_FRAMES, *AAC), Fraction(0), True),
 }
 _STARTS_S = [(0, 0), (2, 0), (0, 2), (Fraction("0.3217"), Fraction("1.7"))]
 _EARLY_S = [(-2, 0), (0, -2)]
@@ -85,8 +85,8 @@ def _structures() -> Iterator[tuple[str, Recipe]]:
     # A sound that begins 1088 samples early and is cut there by the edit list: 1024 + 1088.
     yield made("AAC priming 2112", audio_start=-1_088)
     open_gop = "open_gop=1:keyint=24:min-keyint=24:scenecut=0:bframes=3:b-adapt=0"
-    yield made("open GOP", codecs=(*_X264, *_B, "-x264-params", open_gop, *_AAC, *_FINE))
-    yield made("no B-frames", codecs=(*_X264, "-bf", "0", *_AAC, *_FINE))
+    yield made("open GOP", codecs=(*X264, *B_FRAMES, "-x264-params", open_gop, *AAC, *_FINE))
+    yield made("no B-frames", codecs=(*X264, "-bf", "0", *AAC, *_FINE))
     rng = np.random.default_rng(3)
     steps = np.cumsum(rng.integers(300, 3_000, 120))
     yield made("variable frame rate", frames=tuple(Fraction(int(t), 30_000) for t in steps))
@@ -101,6 +101,12 @@ def _structures() -> Iterator[tuple[str, Recipe]]:
     fragmented = _CONTAINERS["fragmented MP4"][1]
     yield made("audio gaps, fragmented MP4", codecs=fragmented, lost=((1.0, 1.9), (2.7, 2.75)))
     yield made("audio gaps, MKV", suffix=".mkv", codecs=_CONTAINERS["MKV"][1], tick_s=_MS, lost=((1.0, 1.9),))
+
+
+def awkward() -> Iterator[Recipe]:
+    """One recording of each container, each stream with a start of its own."""
+    for container in _CONTAINERS:
+        yield _recipe(f"{container} awkward", container, _STARTS_S[-1])
 
 
 @dataclass(frozen=True)
