@@ -120,18 +120,19 @@ def fit_line(centres: Floats, offsets: Floats, sigmas: Floats) -> Line:
         offsets: float64 [w], seconds.
         sigmas: float64 [w], seconds, their standard errors.
     """
-    sigma = np.hypot(sigmas, _FLOOR)
+    sigma: Floats = np.asarray(np.hypot(sigmas, _FLOOR), np.float64)
     at = float(np.average(centres, weights=1 / sigma**2))
     design = np.stack([np.ones_like(centres), centres - at], axis=1)
     prior = np.diag([0.0, 1 / TYPICAL_DRIFT**2])
-    weight = 1 / sigma**2
+    weight: Floats = 1 / sigma**2
     solution: Floats = np.zeros(2)
     precision: Floats = np.eye(2)
     for _ in range(10):
         precision = np.asarray(design.T @ (design * weight[:, None]) + prior, np.float64)
-        solution = np.linalg.solve(precision, design.T @ (weight * offsets))
-        left = np.abs(offsets - design @ solution) / sigma
-        weight = np.minimum(1.0, 2.0 / np.maximum(left / max(float(np.median(left)), 1.0), 1e-12)) / sigma**2
+        solution = np.asarray(np.linalg.solve(precision, design.T @ (weight * offsets)), np.float64)
+        left: Floats = np.abs(offsets - design @ solution) / sigma
+        typical = max(float(np.median(left)), 1.0)
+        weight = np.asarray(np.minimum(1.0, 2.0 * typical / np.maximum(left, 1e-12)) / sigma**2, np.float64)
     left = offsets - design @ solution
     # Scatter beyond the windows' own errors is error too. Few windows tell little of it: the count below the
     # sum allows for that as Student's t does.
