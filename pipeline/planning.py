@@ -13,7 +13,7 @@ from align.schemas.errors import AlignError, Fault, Reason
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.plan import ImuRange, Segment
 from align.schemas.recording import Recording, Stream
-from align.schemas.time import TimeSpan
+from align.schemas.time import NS, TimeSpan
 from align.transforms.align.imu import IMU_MARGIN_NS
 from align.transforms.plan.segments import plan_segments
 from align.transforms.plan.splits import parse_splits, split_of
@@ -120,6 +120,11 @@ def _notes(recording: Recording, video: VideoInfo, config: RunConfig) -> Iterato
     notes = [(f"no_{kind}", why) for kind, why in recording.absent.items()]
     if config.options.anchor == "keyframe" and not video.keyframes_ns:
         notes.append(("no_keyframes", f"{recording.video.name} lists no keyframes; use --anchor grid"))
+    if video.shortfall_ns > video.frame_ns:
+        lost, name = f"the last {video.shortfall_ns / NS:.3f} s", recording.video.name
+        notes.append(
+            ("shorter_than_header", f"{name}: {lost} of what its header promises are not in the file")
+        )
     for code, detail in notes:
         yield Fault(recording.recording_id, None, "plan", code, detail, "noted", 0)
 

@@ -24,6 +24,8 @@ class VideoInfo:
         keyframes_ns: presentation times of the keyframes the index lists; empty where it lists none.
         bytes_per_s: average, for the cost model.
         sample_aspect: width of a pixel over its height.
+        shortfall_ns: how much of what the header promises, at its end, is not in the file; 0 where it does
+            not say.
     """
 
     index: int
@@ -38,6 +40,7 @@ class VideoInfo:
     keyframes_ns: tuple[int, ...] = ()
     bytes_per_s: float = 0.0
     sample_aspect: Fraction = Fraction(1)
+    shortfall_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ first packets are read: times of later packets follow from its sample tables, so
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -129,13 +130,14 @@ def _describe(stream: Stream) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """A packet's times in ticks of its stream."""
+    """A packet's times in ticks of its stream, its size, and the byte of the file after it."""
 
     pts: int
     duration: int
     keyframe: bool
     shown: bool
     size: int
+    ends_at: int
 
 
 def packets_of(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet[Stream]]:
@@ -153,8 +155,9 @@ def _timed_packets(container: InputContainer, stream: Stream) -> Iterator[_Timed
     """Packets with a presentation time."""
     for packet in packets_of(container, [stream]):
         if packet.pts is not None:
-            shown = not packet.is_discard
-            yield _Timed(packet.pts, packet.duration or 0, packet.is_keyframe, shown, packet.size)
+            shown, size = not packet.is_discard, packet.size
+            ends_at = (packet.pos or 0) + size
+            yield _Timed(packet.pts, packet.duration or 0, packet.is_keyframe, shown, size, ends_at)
 
 
 def _video_info(container: InputContainer, stream: VideoStream, file: _Payload) -> VideoInfo | None:
@@ -184,6 +187,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: _Payload) 
         keyframes_ns=tuple(ticks_to_ns(k, base) - offset for k in survey.keyframes),
         bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
+        shortfall_ns=ticks_to_ns(max(survey.promised - survey.held, 0), base),
     )
 
 
@@ -226,12 +230,23 @@ def _first_decoded(container: InputContainer, stream: VideoStream, packets: int 
 
 @dataclass(frozen=True, slots=True)
 class _Survey:
-    """The last frame's time and duration, the keyframes' times, all in ticks; bytes, where they are known."""
+    """What lies between the first packets and the end; times in ticks.
+
+    Attributes:
+        last_pts: time of the last frame.
+        last_ticks: its duration.
+        keyframes: times of those that an index lists.
+        size: bytes of all packets; 0 where that is not known.
+        promised: when the video ends by the header; 0 where it does not say.
+        held: when what the file holds ends.
+    """
 
     last_pts: int
     last_ticks: int
     keyframes: tuple[int, ...]
     size: int = 0
+    promised: int = 0
+    held: int = 0
 
 
 def _survey_tables(container: InputContainer, stream: VideoStream, file: _Payload) -> _Survey:
@@ -242,14 +257,16 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: _Payloa
     file.blank = True
     container.flags |= _NO_PARSE
     rewind(container)
-    last, size, keyframes = (stream.start_time or 0, 0), 0, []
+    last, size, keyframes, held = (stream.start_time or 0, 0), 0, [], None
     for packet in _timed_packets(container, stream):
         size += packet.size
         if packet.shown:
             last = max(last, (packet.pts, packet.duration))
             if packet.keyframe:
                 keyframes.append(packet.pts)
-    return _Survey(*last, tuple(sorted(keyframes)), size)
+            if packet.ends_at > file.size:
+                held = packet.pts if held is None else min(held, packet.pts)
+    return _Survey(*last, tuple(sorted(keyframes)), size, sum(last), sum(last) if held is None else held)
 
 
 def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:
@@ -264,8 +281,18 @@ def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:
             continue
         shown = [(p.pts, p.duration) for p in _timed_packets(container, stream) if p.shown]
         if shown:
-            return _Survey(*max(shown), keyframes)
+            last = max(shown)
+            return _Survey(*last, keyframes, promised=_tagged_end(stream), held=sum(last))
     return _Survey(stream.start_time or 0, stream.duration or 0, keyframes)
+
+
+def _tagged_end(stream: VideoStream) -> int:
+    """When the video ends by the tag that Matroska's muxers write of each track, in ticks; 0 without one."""
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag is None:
+        return 0
+    hours, minutes, seconds = (Fraction(part) for part in tag.groups())
+    return int((hours * 3600 + minutes * 60 + seconds) / time_base(stream))
 
 
 def _seek_near_end(container: InputContainer) -> None:
@@ -311,7 +338,7 @@ class _Payload(io.RawIOBase, BinaryIO):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._size = file.seek(0, io.SEEK_END)
+        self.size = file.seek(0, io.SEEK_END)
         self._at = file.seek(0)
         self.blank = False
 
@@ -325,7 +352,7 @@ class _Payload(io.RawIOBase, BinaryIO):
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         self._at = base + offset
         return self._at
 
@@ -342,7 +369,7 @@ class _Payload(io.RawIOBase, BinaryIO):
         """Types of the MP4 boxes at top level; the read position is kept."""
         kept, at = self._at, 0
         try:
-            while at + 8 <= self._size:
+            while at + 8 <= self.size:
                 self.seek(at)
                 size, kind = struct.unpack(">I4s", self.read(8))
                 if size == 1:
