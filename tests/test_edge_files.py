@@ -1,7 +1,8 @@
 """Every awkward real file ends in the right sample or the right reason: which, and why, file by file.
 
-Windows of 50 ms, without a gap between them, cover each file. Their pictures are compared with a plain decode
-of the whole file, their times with those that the ffmpeg program lists, their sound with where ffmpeg puts it.
+Windows of 50 ms, without a gap between them, cover each file. Their pictures are compared with a plain
+decode of the whole file, their times with those that the ffmpeg program lists, their sound with where that
+program puts it.
 """
 
 import subprocess
@@ -260,5 +261,6 @@ def test_a_file_cut_short_gives_what_decodes_and_reports_the_rest(tmp_path, shar
     seen = [i for i in got if i.image is not None]
     assert share - 0.25 < len(seen) / len(good) < share + 0.25
     assert all(shown[i.image.time_ns] == i.image.data for i in seen)
-    assert all(0 <= i.window.center_ns - i.image.time_ns < 150 * MS for i in seen)
+    # a frame that is gone may have the one at most three frames before it stand in
+    assert all(0 <= i.window.center_ns - i.image.time_ns < 200 * MS for i in seen)
     assert all(i.missing["image"] == "decode_error" for i in got if i.image is None)

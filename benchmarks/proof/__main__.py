@@ -23,7 +23,10 @@ def main(names: list[str]) -> int:
     for name in names or PARTS:
         with tempfile.TemporaryDirectory(prefix="align-proof-") as folder:
             for result in PARTS[name](Path(folder)):
-                print(f"{'ok  ' if result.holds else 'FAIL'}  {result.what:<60} {result.target:<26} {result.measured}", flush=True)
+                print(
+                    f"{'ok  ' if result.holds else 'FAIL'}  {result.what:<60} {result.target:<26} {result.measured}",
+                    flush=True,
+                )
                 short += not result.holds
     return min(short, 1)
 

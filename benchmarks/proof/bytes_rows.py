@@ -16,7 +16,12 @@ from benchmarks.proof.media_rows import OPTIONS, awkward, recording_of
 _CUTS: dict[str, dict[str, Any]] = {
     "segments of 1 s": {"segment_s": 1.0},
     "small shards, another seed": {"segment_s": 2.0, "shard_size": 100_000, "seed": 5},
-    "two workers": {"segment_s": 2.0, "shard_size": 100_000, "workers": 2, "beam_args": ("--default_sdk_harness_log_level=ERROR",)},
+    "two workers": {
+        "segment_s": 2.0,
+        "shard_size": 100_000,
+        "workers": 2,
+        "beam_args": ("--default_sdk_harness_log_level=ERROR",),
+    },
     "every bundle replayed": {"beam_args": ("--direct_runner_bundle_repeat=2",)},
 }
 

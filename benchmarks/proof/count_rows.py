@@ -84,7 +84,9 @@ def _frames_per_window(name: str, fps: Fraction) -> Result:
         first, last = -(-start * fps.numerator // step), -(-end * fps.numerator // step) - 1
         inside = [ticks_to_ns(n * step, base) for n in (first - 1, first, last, last + 1)]
         wrong += not (inside[0] < start * NS <= inside[1] and inside[2] < end * NS <= inside[3])
-    return Result(f"frames per window over 10 h: {name} fps", "exact", f"{wrong} of 7200 windows off", not wrong)
+    return Result(
+        f"frames per window over 10 h: {name} fps", "exact", f"{wrong} of 7200 windows off", not wrong
+    )
 
 
 def _samples_per_window(rate: int) -> Result:
@@ -97,5 +99,8 @@ def _samples_per_window(rate: int) -> Result:
             wrong += count_in(end - start, out) != exact
             total += 1
     return Result(
-        f"samples per window over 10 h: {rate / 1e3:g} kHz", "exact", f"{wrong} of {total} windows off", not wrong
+        f"samples per window over 10 h: {rate / 1e3:g} kHz",
+        "exact",
+        f"{wrong} of {total} windows off",
+        not wrong,
     )

@@ -117,7 +117,21 @@ def _merged(gyro: Floats, turn: list[Floats], accl: Floats, push: list[Floats]) 
 def sparse_video(path: Path, seconds: int, fps: str = "1") -> Path:
     """A video with few frames: it gives the recording its clock and its length."""
     source = f"color=gray:size=32x32:rate={fps}:duration={seconds}"
-    ffmpeg("-f", "lavfi", "-i", source, "-c:v", "libx264", "-preset", "ultrafast", "-g", "600", "-threads", "1", path)
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        source,
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-g",
+        "600",
+        "-threads",
+        "1",
+        path,
+    )
     return path
 
 
@@ -242,7 +256,9 @@ def own_instants(folder: Path) -> Iterator[Result]:
     table = Table(397.5, jitter_s=0.0005, axes=axes, accl_hz=198.8, end_s=40)
     options = AlignOptions(window_ns=5 * NS, stride_ns=5 * NS, image_size=32)
     shards = run([_recording("hero5", video, table, folder)], options)
-    yield replace(_snr("", table, shards, 200, 80), what="gyro 397.5 Hz, accel 198.8 Hz, each from its own instants")
+    yield replace(
+        _snr("", table, shards, 200, 80), what="gyro 397.5 Hz, accel 198.8 Hz, each from its own instants"
+    )
     worst = 0.0
     for row in _interior(shards):
         seconds, _ = _truth(table, row, 200)

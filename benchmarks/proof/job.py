@@ -60,7 +60,9 @@ def run(recordings: Iterable[Recording], options: AlignOptions, **changes: Any) 
     folder = str(Path(given[0].video.uri).parent)
     with tempfile.TemporaryDirectory(prefix="align-proof-") as out:
         config = replace(RunConfig("proof", folder, out, options, max_failures=1.0, workers=1), **changes)
-        with beam.Pipeline(runner=choose_runner(config), options=pipeline_options(config, config.workers)) as p:
+        with beam.Pipeline(
+            runner=choose_runner(config), options=pipeline_options(config, config.workers)
+        ) as p:
             _ = p | beam.Create(given) | AlignRecordings(config)
         report = verify(out)
         if not report.ok:

@@ -174,7 +174,9 @@ def _held_in_ts(path: Path, recipe: Recipe) -> Held:
     return Held(tuple(t - origin for t in video), (sound,), origin)
 
 
-def _joined(spans: Sequence[tuple[Fraction, Fraction]], recipe: Recipe) -> tuple[tuple[Fraction, Fraction], ...]:
+def _joined(
+    spans: Sequence[tuple[Fraction, Fraction]], recipe: Recipe
+) -> tuple[tuple[Fraction, Fraction], ...]:
     joined = [spans[0]]
     for start, end in spans[1:]:
         if start - joined[-1][1] <= max(recipe.tick_s, Fraction(1, 1_000)):

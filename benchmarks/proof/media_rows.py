@@ -32,7 +32,20 @@ _FPS = Fraction(30_000, 1_001)
 _SECONDS = 4
 _RATE = 48_000
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", "-g", "24")
-_VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-crf", "20", "-b:v", "0", "-g", "24")
+_VP9 = (
+    "-c:v",
+    "libvpx-vp9",
+    "-deadline",
+    "realtime",
+    "-cpu-used",
+    "8",
+    "-crf",
+    "20",
+    "-b:v",
+    "0",
+    "-g",
+    "24",
+)
 B_FRAMES = ("-bf", "3")
 AAC = ("-c:a", "aac", "-b:a", "128k")
 _FLAC = ("-c:a", "flac")
@@ -200,7 +213,10 @@ def _gap_error_ms(row: dict[str, Any], sound: Sequence[tuple[Fraction, Fraction]
     holes, listed = ([h for h in hs if h[1] - h[0] > 2e-3] for hs in (holes, listed))
     if len(holes) != len(listed):
         return 1e3
-    return max((abs(x - y) * 1e3 for h, g in zip(holes, listed, strict=True) for x, y in zip(h, g, strict=True)), default=0.0)
+    return max(
+        (abs(x - y) * 1e3 for h, g in zip(holes, listed, strict=True) for x, y in zip(h, g, strict=True)),
+        default=0.0,
+    )
 
 
 def _result(title: str, cases: Sequence[tuple[Written, Judged]]) -> Result:
