@@ -82,7 +82,7 @@ def test_datasets_reads_the_tar_files_too(out, rows, streaming, tmp_path):
     read = {row["__key__"]: row for row in data}
     assert read.keys() == rows.keys()
     for key, row in read.items():
-        assert row["imu.npy"] == rows[key]["imu"]
+        assert np.array_equal(row["imu.npy"], rows[key]["imu"])
         assert row["txt"] == ("\n".join(rows[key]["text"]) if rows[key]["text"] else None)
         assert row["flac"] == (rows[key]["audio"] or {}).get("bytes")
 

@@ -161,8 +161,8 @@ class Windows(IterableDataset[Item]):
             cv2.setNumThreads(1)
         items = self._items(share(self._spans(), worker, workers))
         if self._settings.batch_size is None:
-            return items
-        return self._batched(items, worker, workers)
+            return map(_tensors, items)
+        return map(_tensors, self._batched(items, worker, workers))
 
     @property
     def _rest(self) -> list[Span] | None:
@@ -234,6 +234,13 @@ def _place(rank: int | None, world: int | None) -> tuple[int, int]:
     if not 0 <= rank < world:
         raise UsageError(f"rank {rank} is not one of {world}; ranks count from 0")
     return rank, world
+
+
+def _tensors(value: Any) -> Any:
+    """Arrays made tensors, at any depth."""
+    if isinstance(value, dict):
+        return {name: _tensors(part) for name, part in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _total(spans: Sequence[Span]) -> int:

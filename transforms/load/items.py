@@ -1,11 +1,15 @@
-"""From a row to what a training step takes: tensors, zeros and a False where a modality is missing."""
+"""From a row to what a training step takes: arrays, zeros and a False where a modality is missing.
+
+Batches are stacked as arrays and only then become tensors: ``torch.stack`` starts threads for what is a copy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import DTypeLike
 
 from align.schemas.time import count_in
 from align.transforms.balance.negatives import identity, narration_id
@@ -25,7 +29,7 @@ def make_item(
     duplicate_of: str | None = None,
     by: Normalisation | None = None,
 ) -> Item:
-    """One window as a dict of tensors and strings; see :func:`align.load`.
+    """One window as a dict of arrays, numbers and strings; see :func:`align.load`.
 
     Args:
         row: as :class:`align.transforms.load.rows.Rows` gives it.
@@ -50,18 +54,16 @@ def make_item(
 
 
 def stack(items: Sequence[Item]) -> Item:
-    """Items as one batch: tensors stacked, numbers made tensors, strings listed."""
+    """Items as one batch: arrays stacked, numbers made arrays, strings listed."""
     first = items[0]
     return {name: _stacked([item[name] for item in items]) for name in first}
 
 
 def _stacked(values: Sequence[Any]) -> Any:
     first = values[0]
-    if isinstance(first, torch.Tensor):
-        return torch.stack(list(values))
     if isinstance(first, dict):
         return stack(values)
-    return list(values) if isinstance(first, str) else torch.tensor(values)
+    return list(values) if isinstance(first, str) else np.stack(values)
 
 
 def _filled(
@@ -70,15 +72,15 @@ def _filled(
     if name == "text":
         return value or ""
     if value is not None:
-        return torch.from_numpy(value)
-    return torch.zeros(_shape(name, profile, options), dtype=_dtype(name, profile, by is not None))
+        return value
+    return np.zeros(_shape(name, profile, options), _dtype(name, profile, by is not None))
 
 
-def _dtype(name: str, profile: Profile, normalised: bool) -> torch.dtype:
+def _dtype(name: str, profile: Profile, normalised: bool) -> DTypeLike:
     if name == "imu_mask":
-        return torch.bool
+        return np.bool_
     raw = name in ("image", "video") and profile.pixels == "uint8" and not normalised
-    return torch.uint8 if raw else torch.float32
+    return np.uint8 if raw else np.float32
 
 
 def _shape(name: str, profile: Profile, options: Mapping[str, Any]) -> tuple[int, ...]:

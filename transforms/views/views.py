@@ -207,7 +207,7 @@ def picture(jpeg: bytes, size: int, pixels: str = "uint8") -> NDArray[Any]:
     if data is None:
         raise AlignError("bad_media", "a picture cannot be decoded; run align verify on the data set")
     square = _square(np.asarray(data, np.uint8), size)
-    return np.ascontiguousarray(_scaled(square, pixels).transpose(2, 0, 1))
+    return _scaled(square, pixels).transpose(2, 0, 1)
 
 
 def sound(flac: bytes, profile: Profile) -> Floats:
@@ -259,4 +259,4 @@ def _imu(
 ) -> dict[str, NDArray[Any] | None]:
     if values is None:
         return {"imu": None, "imu_mask": None}
-    return {"imu": np.ascontiguousarray(values[list(order)]), "imu_mask": mask}
+    return {"imu": values[list(order)], "imu_mask": mask}
