@@ -25,7 +25,9 @@ def round_ties_up(value: Fraction) -> int:
 
 def ticks_to_ns(ticks: int, time_base: Fraction) -> int:
     """Nanoseconds of a timestamp that counts ``time_base`` seconds."""
-    return round_ties_up(ticks * time_base * NS)
+    # round_ties_up(ticks * time_base * NS) in whole numbers: every packet asks for it
+    denominator = time_base.denominator
+    return (2 * NS * time_base.numerator * ticks + denominator) // (2 * denominator)
 
 
 def seconds_to_ns(seconds: float | str | Fraction) -> int:

@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain, islice
 from math import floor
 from typing import TypeAlias, TypeVar, cast
@@ -121,6 +122,7 @@ class _Reader:
         self._keyframes = media.video.keyframes_ns if media.video is not None else ()
         self._start_ns = min(i.span.start_ns for i in (media.video, media.audio) if i is not None)
         self._streams = [r.stream for r in (self._video, self._audio) if r is not None]
+        self._bases = {s.index: time_base(s) for s in self._streams}
         for stream in container.streams:
             stream.discard = Discard.default if stream in self._streams else Discard.all
         self._packets: Iterator[_AnyPacket] = self._demux()
@@ -130,8 +132,11 @@ class _Reader:
 
     def window(self, request: WindowRequest) -> WindowMedia:
         """Read on until the window has all it wants."""
+        left = None
         while not self._has(request):
-            self._seek_if_far()
+            if self._left() != left:  # what is needed next may be far away
+                left = self._left()
+                self._seek_if_far()
             self._step()
         frames, error = self._video.take(request) if self._video is not None else (_none(request), "")
         packets = self._audio.take(request) if self._audio is not None else ()
@@ -143,6 +148,9 @@ class _Reader:
             self._audio is None or self._audio.has(request)
         )
 
+    def _left(self) -> int:
+        return self._video.left if self._video is not None else 0
+
     def _demux(self) -> Iterator[_AnyPacket]:
         return cast("Iterator[_AnyPacket]", packets_of(self._container, self._streams))
 
@@ -151,7 +159,7 @@ class _Reader:
         if packet is None:
             self._finish()
             return
-        self._at_ns = _packet_ns(packet, self._offset, self._at_ns)
+        self._at_ns = self._packet_ns(packet, self._at_ns)
         if self._video is not None and packet.stream_index == self._video.stream.index:
             self._video.push(cast("Packet[VideoStream]", packet))
             if self._audio is not None and self._at_ns > self._audio.last_ns + _INTERLEAVE_NS:
@@ -160,6 +168,9 @@ class _Reader:
             self._audio.push(cast("Packet[AudioStream]", packet))
             if self._video is not None and self._at_ns > self._video.end_ns + _INTERLEAVE_NS:
                 self._video.finish()
+
+    def _packet_ns(self, packet: _AnyPacket, default_ns: int) -> int:
+        return _packet_ns(packet, self._bases[packet.stream_index], self._offset, default_ns)
 
     def _finish(self) -> None:
         for reader in (self._video, self._audio):
@@ -223,7 +234,7 @@ class _Reader:
         begins: dict[int, int] = {}
         for packet in head:
             if packet.pts is not None and self._begins(packet):
-                begins.setdefault(packet.stream_index, _packet_ns(packet, self._offset, 0))
+                begins.setdefault(packet.stream_index, self._packet_ns(packet, 0))
         video_ok = self._video is None or begins.get(self._video.stream.index, need_ns + 1) <= need_ns
         audio_ok = (
             self._audio is None
@@ -262,6 +273,11 @@ class _VideoReader:
 
     def has(self, request: WindowRequest) -> bool:
         return not self._pending or not request.targets_ns or max(request.targets_ns) < self._pending[0]
+
+    @property
+    def left(self) -> int:
+        """How many targets are still to be resolved."""
+        return len(self._pending)
 
     def need_ns(self) -> int | None:
         return max(self._pending[0], self._info.span.start_ns) if self._pending else None
@@ -359,6 +375,7 @@ class _AudioReader:
         self._wanted = deque(r.audio for r in requests if r.audio is not None)
         self._packets: deque[Packet[AudioStream]] = deque()
         self._starts: deque[int] = deque()
+        self._ends: deque[int] = deque()
         self.last_ns = media.audio.span.start_ns
         self._reached_ns = self.last_ns
 
@@ -375,11 +392,13 @@ class _AudioReader:
     def push(self, packet: Packet[AudioStream]) -> None:
         if packet.pts is None:
             return
-        self.last_ns = _packet_ns(packet, self._offset, self.last_ns)
+        self.last_ns = _packet_ns(packet, self._base, self._offset, self.last_ns)
         self.reached(self.last_ns)
         self._packets.append(packet)
         self._starts.append(self.last_ns)
-        self._forget()
+        self._ends.append(self.last_ns + ticks_to_ns(packet.duration or 0, self._base))
+        if len(self._starts) > 4 * PREROLL_PACKETS:
+            self._forget()
 
     def reached(self, time_ns: int) -> None:
         """All audio before this instant has been seen."""
@@ -390,17 +409,13 @@ class _AudioReader:
 
     def restart(self, *, from_start: bool) -> None:
         del from_start
-        self._packets.clear()
-        self._starts.clear()
+        for kept in (self._packets, self._starts, self._ends):
+            kept.clear()
 
     def take(self, request: WindowRequest) -> tuple[Packet[AudioStream], ...]:
         if request.audio is None:
             return ()
-        starts = list(self._starts)
-        ends = [
-            s + ticks_to_ns(p.duration or 0, self._base) for s, p in zip(starts, self._packets, strict=True)
-        ]
-        chosen = audio_range(starts, ends, request.audio)
+        chosen = audio_range(list(self._starts), list(self._ends), request.audio)
         self._wanted.popleft()
         return tuple(self._packets)[chosen]
 
@@ -408,8 +423,8 @@ class _AudioReader:
         """Drop packets that stand too far before the next window's audio for its pre-roll."""
         keep_ns = self._wanted[0].start_ns - 4 * NS if self._wanted else self.last_ns
         while len(self._starts) > 4 * PREROLL_PACKETS and self._starts[2 * PREROLL_PACKETS] < keep_ns:
-            self._starts.popleft()
-            self._packets.popleft()
+            for kept in (self._packets, self._starts, self._ends):
+                kept.popleft()
 
 
 def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan) -> slice:
@@ -446,6 +461,7 @@ def _none(request: WindowRequest) -> tuple[None, ...]:
     return (None,) * len(request.targets_ns)
 
 
-def _packet_ns(packet: _AnyPacket, offset_ns: int, default_ns: int) -> int:
+def _packet_ns(packet: _AnyPacket, base: Fraction, offset_ns: int, default_ns: int) -> int:
+    """Where a packet stands; ``base`` is its time base, which a packet makes anew whenever it is asked."""
     ticks = packet.pts if packet.pts is not None else packet.dts
-    return default_ns if ticks is None else ticks_to_ns(ticks, packet.time_base) - offset_ns
+    return default_ns if ticks is None else ticks_to_ns(ticks, base) - offset_ns
