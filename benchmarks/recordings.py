@@ -1,0 +1,164 @@
+"""Makes the benchmark's recordings: an EGO4D download of one file, listed as several recordings.
+
+The picture is a real clip, upscaled to 1080p30 with grain, so that it costs what camera footage costs; where
+no clip is at hand it is synthetic. A minute is encoded and repeated by copying packets, which keeps the making
+short and leaves every figure as it is: a decoder remembers nothing beyond a group of pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
+
+import imageio_ffmpeg
+import numpy as np
+
+CLIPS = Path(__file__).parents[2] / "shared/data/ego4d/v2/full_scale"
+CLIP = "80187c7e-4c38-5b6c-8891-d6e23814f7c2.mp4"
+MINUTE_S = 60
+FPS = 30
+IMU_HZ = 200
+NARRATION_EVERY_S = 5.13
+"""Irregular against the grid; 3.85 million sentences on EGO4D's 3,670 hours are one each 3.4 s."""
+
+_IMU_HEADER = (
+    "component_idx,component_timestamp_ms,canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"
+)
+_X264 = ("-c:v", "libx264", "-preset", "fast", "-b:v", "6M", "-bf", "3")
+CODECS = {
+    "h264-gop250": (*_X264, "-g", "250", "-keyint_min", "25"),
+    "h264-gop30": (*_X264, "-g", "30", "-keyint_min", "30", "-sc_threshold", "0"),
+    "vp9": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "7", "-b:v", "4M", "-g", "240"),
+}
+
+
+@dataclass(frozen=True)
+class Download:
+    """An EGO4D folder whose recordings all show one media file.
+
+    Attributes:
+        root: for ``--input``.
+        media: the file.
+        seconds: of the file.
+        copies: as how many recordings it is listed.
+    """
+
+    root: Path
+    media: Path
+    seconds: int
+    copies: int
+
+    @property
+    def hours(self) -> float:
+        """Of all recordings together."""
+        return self.seconds * self.copies / 3600
+
+
+def make(folder: Path, codec: str, minutes: int, copies: int) -> Download:
+    """Make a download, or take the one that an earlier run left there."""
+    root = folder / f"{codec}-{minutes}min-x{copies}"
+    media = _media(folder, codec, minutes)
+    download = Download(root, media, minutes * MINUTE_S, copies)
+    if not (root / "v2/ego4d.json").exists():
+        _lay_out(download, codec)
+    return download
+
+
+def _media(folder: Path, codec: str, minutes: int) -> Path:
+    """The media file: a minute of picture, repeated, under sound that runs through."""
+    minute, whole = folder / f"{codec}-minute.mp4", folder / f"{codec}-{minutes}min.mp4"
+    folder.mkdir(parents=True, exist_ok=True)
+    clip = CLIPS / CLIP
+    if not minute.exists():
+        source = (
+            ["-stream_loop", "-1", "-i", clip]
+            if clip.exists()
+            else ["-f", "lavfi", "-i", "testsrc2=s=960x540"]
+        )
+        grain = f"fps={FPS},scale=1920:1080:flags=bicubic,noise=alls=7:allf=t,format=yuv420p"
+        _ffmpeg(minute, *source, "-an", "-t", MINUTE_S, "-vf", grain, "-threads", "2", *CODECS[codec])
+    if not whole.exists():
+        heard = (
+            ["-stream_loop", "-1", "-i", clip]
+            if clip.exists()
+            else ["-f", "lavfi", "-i", "anoisesrc=a=0.1:r=48000"]
+        )
+        looped = ["-stream_loop", minutes - 1, "-i", minute, *heard]
+        sound = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", "-ar", "48000", "-b:a", "128k"]
+        _ffmpeg(whole, *looped, *sound, "-t", minutes * MINUTE_S)
+    return whole
+
+
+def _ffmpeg(output: Path, *arguments: object) -> None:
+    """Run ffmpeg; the file appears whole or not at all."""
+    unfinished = output.with_name(f"unfinished-{output.name}")
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-nostdin",
+        "-y",
+        *map(str, arguments),
+        str(unfinished),
+    ]
+    subprocess.run(command, check=True)
+    unfinished.rename(output)
+
+
+def _lay_out(download: Download, codec: str) -> None:
+    """Metadata, IMU and narrations as EGO4D has them; the media and the IMU are links to one file."""
+    version = download.root / "v2"
+    for name in ("full_scale", "imu", "annotations"):
+        (version / name).mkdir(parents=True, exist_ok=True)
+    uids = [str(uuid5(NAMESPACE_URL, f"{codec}-{download.seconds}-{n}")) for n in range(download.copies)]
+    table = download.root / "imu.csv"
+    _write_imu(table, download.seconds)
+    for uid in uids:
+        _link(version / f"full_scale/{uid}.mp4", download.media)
+        _link(version / f"imu/{uid}.csv", table)
+    narrations = {uid: _narrations(download.seconds) for uid in uids}
+    (version / "annotations/narration.json").write_text(json.dumps(narrations))
+    videos = [_video(uid, download.seconds, codec) for uid in uids]
+    (version / "ego4d.json").write_text(json.dumps({"version": "v2.1", "videos": videos, "clips": []}))
+
+
+def _link(link: Path, target: Path) -> None:
+    link.unlink(missing_ok=True)
+    os.link(target, link)
+
+
+def _write_imu(path: Path, seconds: int) -> None:
+    random = np.random.default_rng(0)
+    count = seconds * IMU_HZ
+    ms = np.arange(count) * 1000 / IMU_HZ + random.uniform(-0.5, 0.5, count)
+    values = np.cumsum(random.normal(0, 0.02, (count, 6)), axis=0) % 2 - 1 + (0, 0, 0, 0, 0, 9.8)
+    rows = np.column_stack([np.zeros(count), ms, ms, values])
+    formats = ["%d", "%.4f", "%.4f", *["%.9g"] * 6]
+    np.savetxt(path, rows, fmt=formats, delimiter=",", header=_IMU_HEADER, comments="")
+
+
+def _narrations(seconds: int) -> dict[str, object]:
+    times = np.arange(3.0, seconds, NARRATION_EVERY_S)
+    told = [
+        {"timestamp_sec": float(t), "narration_text": f"#C C does thing number {n}"}
+        for n, t in enumerate(times)
+    ]
+    return {"narration_pass_1": {"narrations": told, "summaries": []}, "status": "complete"}
+
+
+def _video(uid: str, seconds: int, codec: str) -> dict[str, object]:
+    metadata = {
+        "fps": FPS, "num_frames": seconds * FPS, "video_codec": codec.partition("-")[0],
+        "display_resolution_width": 1920, "display_resolution_height": 1080, "mp4_duration_sec": seconds,
+        "video_start_sec": 0.0, "video_duration_sec": seconds,
+        "audio_start_sec": 0.0, "audio_duration_sec": seconds,
+    }  # fmt: skip
+    return {
+        "video_uid": uid, "duration_sec": seconds, "scenarios": ["Walking"], "video_metadata": metadata,
+        "fb_participant_id": None, "is_stereo": False, "has_imu": True, "has_redacted_regions": False,
+        "redacted_intervals": [], "video_components": [], "concurrent_sets": None,
+    }  # fmt: skip
