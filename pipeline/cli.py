@@ -77,7 +77,7 @@ def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None
     from align.pipeline.run import run as run_pipeline
 
     with progress_display() as show:
-        result = run_pipeline(config, show=show)
+        result = run_pipeline(config, show=show, leave=_leave)
     sys.exit(finish(result))
 
 
@@ -149,19 +149,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(error.format_message(), error.exit_code, debug)
     except AlignError as error:
         _fail(str(error), 2 if isinstance(error, UsageError) else 1, debug)
-    except (KeyboardInterrupt, click.Abort):
-        _leave(130)
-    except Terminated:
-        _leave(143)
+    except (KeyboardInterrupt, click.Abort, Terminated) as reason:
+        _leave(reason)
     except Exception as error:
         _fail(f"{type(error).__name__}: {error} (a defect of align; --debug shows where)", 1, debug)
     finally:
         logging.disable(before)
 
 
-def _leave(code: int) -> NoReturn:
+def _leave(reason: BaseException) -> NoReturn:
     """End at once: threads of Beam's that still run must not hold the process."""
-    click.echo("align: stopped; run the same command with --resume to go on", err=True)
+    if isinstance(reason, AlignError):
+        line, code = str(reason), 1
+    else:
+        line = "stopped; run the same command with --resume to go on"
+        code = 143 if isinstance(reason, Terminated) else 130
+    click.echo(f"align: {line}", err=True)
     sys.stdout.flush()
     os._exit(code)
 

@@ -26,6 +26,7 @@ from align.transforms.plan.splits import parse_splits
 from align.transforms.write.commit import read_json
 
 Show = Callable[[Counter[str]], None]
+Leave = Callable[[BaseException], object]
 
 # Below this much estimated work a second process costs more to start (about 5 CPU s) than it saves.
 _ALONE_BELOW_S = 60.0
@@ -50,8 +51,13 @@ class RunResult:
     already: bool = False
 
 
-def run(config: RunConfig, *, show: Show | None = None) -> RunResult:
+def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = None) -> RunResult:
     """Carry out a run on Beam and return what it committed.
+
+    Args:
+        config: the run.
+        show: called now and then with the counts so far.
+        leave: ends the process, given the reason, where Beam does not let itself be stopped.
 
     Raises:
         UsageError: the configuration cannot be meant, found before any work.
@@ -67,7 +73,7 @@ def run(config: RunConfig, *, show: Show | None = None) -> RunResult:
     if config.resume and already_complete(config):
         return result_of(config, already=True)
     target = store(config.output)
-    with stoppable() as stopper, locked(target, config.output, stopper.stop):
+    with stoppable(leave) as stopper, locked(target, config.output, stopper.stop):
         begin(config, inputs)
         if config.isolate and config.runner in IN_PROCESS:
             start_early(config)

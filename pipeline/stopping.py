@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from align.schemas.errors import AlignError
 
+GRACE_S = 2.0
 _FATAL = "fatal.tmp"
 
 
@@ -22,33 +23,61 @@ class Terminated(BaseException):
 
 
 class Stopper:
-    """Lets other threads end what the main thread waits for."""
+    """Ends what the main thread waits for: on a signal, or when another thread says so.
 
-    def __init__(self) -> None:
-        self._error: AlignError | None = None
+    Args:
+        leave: ends the process at once, saying why; None where that is not ours to do.
+    """
+
+    def __init__(self, leave: Callable[[BaseException], object] | None = None) -> None:
+        self.reason: BaseException | None = None
+        self._leave = leave
+        self._timer: threading.Timer | None = None
 
     def stop(self, error: AlignError) -> None:
         """Raise an error in the main thread."""
-        self._error = error
+        self.reason = error
         os.kill(os.getpid(), signal.SIGTERM)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """What SIGTERM does meanwhile."""
-        raise self._error or Terminated()
+        """Unwind, so that everything is put away; but Beam may swallow the exception, or wait for ever."""
+        if self.reason is None:
+            self.reason = KeyboardInterrupt() if number == signal.SIGINT else Terminated()
+        if self._leave is not None and self._timer is None:
+            self._timer = threading.Timer(GRACE_S, self._leave, [self.reason])
+            self._timer.daemon = True
+            self._timer.start()
+        raise self.reason
+
+    def done(self) -> None:
+        """The main thread has unwound."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 @contextmanager
-def stoppable() -> Iterator[Stopper]:
-    """While the block runs, SIGTERM raises :class:`Terminated`, or the error given to the stopper."""
-    stopper = Stopper()
+def stoppable(leave: Callable[[BaseException], object] | None = None) -> Iterator[Stopper]:
+    """While the block runs, SIGINT and SIGTERM end it; so does the stopper.
+
+    Raises:
+        KeyboardInterrupt, Terminated, AlignError: what ended it, whatever Beam makes of that on the way.
+    """
+    stopper = Stopper(leave)
     if threading.current_thread() is not threading.main_thread():
         yield stopper  # a library's caller may run us anywhere; signals reach the main thread only
         return
-    before = signal.signal(signal.SIGTERM, stopper.on_signal)
+    before = {number: signal.signal(number, stopper.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopper
+    except BaseException:
+        if stopper.reason is None:
+            raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stopper.done()
+    if stopper.reason is not None:
+        raise stopper.reason
 
 
 def leave_word(folder: str | None, error: AlignError) -> None:
