@@ -2,14 +2,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EXTRAS ?= dev
 
-.PHONY: run test lint bench proof lock clean
+.PHONY: setup run test lint bench proof lock clean
 .DEFAULT_GOAL := run
 
 $(STAMP): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
+
+setup: $(STAMP)  ## the virtual environment; EXTRAS=dev,train adds what the training example needs
 
 run: $(STAMP)  ## make demo recordings, align them, look at the result
 	@rm -rf demo/out
@@ -32,7 +35,7 @@ proof: $(STAMP)  ## the table of timing targets, measured; exits 1 if a row fall
 	$(BIN)/python -m benchmarks.proof
 
 lock: $(STAMP)  ## write constraints.txt from what is installed and tested here
-	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sed 's/+cpu$$//' > constraints.txt
 
 clean:  ## remove what the other targets made, recordings of your own excepted
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
