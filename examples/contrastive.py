@@ -35,7 +35,7 @@ from align.transforms.balance.negatives import not_negatives
 OTHERS = ("audio", "imu")
 CENTRAL_S = 2.0  # of the sound and the motion around the picture's instant
 WIDTH = 64
-PEAK_RATE = 2e-3
+PEAK_RATE, WARM_UP = 2e-3, 0.3
 Fed = tuple[Mapping[str, Any], Mapping[str, Tensor]]
 """A batch and what the encoders take of it."""
 
@@ -204,8 +204,10 @@ def train(model: Model, data: Any, feed: Callable[[Any], Iterator[Fed]], options
 
 
 def pace(done: float) -> float:
-    """Share of the peak learning rate when ``done`` of the training is: up for a tenth, then a half cosine."""
-    return min(10 * done + 0.01, 0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
+    """Share of the peak learning rate when ``done`` of the training is: up, then half a cosine down."""
+    if done < WARM_UP:
+        return 0.04 + 0.96 * done / WARM_UP
+    return 0.5 + 0.5 * math.cos(math.pi * min((done - WARM_UP) / (1 - WARM_UP), 1.0))
 
 
 def step(model: Model, optimizer: Any, schedule: Any, batch: Mapping[str, Any], inputs: Any) -> float:
@@ -224,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Contrastive training on a data set that align wrote.")
     parser.add_argument("out", help="the data set, with splits train and val")
     parser.add_argument("--results", type=Path, default=Path("results"), help="checkpoint, report and plot")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--workers", type=int, default=0, help="loader processes")
     parser.add_argument("--imu-shift", type=float, default=0.0, metavar="SECONDS", help="the control")

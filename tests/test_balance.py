@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from align.pipeline.index_command import index
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.sample import EncodedImage
 from align.transforms.balance.duplicates import clusters, picture_hash, representatives
@@ -285,3 +287,18 @@ def test_tar_files_alone_cannot_be_indexed(doubled, write_dataset):
 def test_index_options_check_themselves(wrong):
     with pytest.raises(UsageError):
         IndexOptions(**wrong)
+
+
+def test_the_command_indexes_and_says_what_it_found(doubled, write_dataset):
+    folder = write_dataset(doubled)
+    done = CliRunner().invoke(index, [str(folder), "--loaders", "dali", "--alpha", "0"])
+    assert done.exit_code == 0, done.output
+    assert "near-duplicates: 2" in done.output
+    assert "image+audio+imu+text" in done.output
+    assert len(index_rows(folder)) == 20
+    assert list((folder / "webdataset").glob("*.idx"))
+
+
+def test_the_command_refuses_a_folder_without_a_manifest(tmp_path):
+    done = CliRunner().invoke(index, [str(tmp_path)])
+    assert isinstance(done.exception, UsageError)

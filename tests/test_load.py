@@ -362,3 +362,25 @@ def test_tar_files_alone_are_refused_with_the_way_out(load, mixed_samples, write
     folder = write_dataset(mixed_samples, formats=("webdataset",))
     with pytest.raises(UsageError, match="tar files only"):
         load(folder)
+
+
+def test_a_bucket_is_read_like_a_folder(load, out, mixed_samples, monkeypatch):
+    server = pytest.importorskip("moto.server", reason="moto plays the bucket")
+    boto3 = pytest.importorskip("boto3", reason="fills the bucket")
+    credentials = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_REGION": "us-east-1"}
+    for name, value in credentials.items():
+        monkeypatch.setenv(name, value)
+    bucket = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    bucket.start()
+    try:
+        host, port = bucket.get_host_and_port()
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="windows")
+        for path in out.rglob("*.*"):
+            client.upload_file(str(path), "windows", f"out/{path.relative_to(out).as_posix()}")
+        uri = f"s3://windows/out?endpoint_override={host}:{port}&scheme=http"
+        assert sorted(keys(load(uri, batch_size=4, normalise="train"))) == train_keys(mixed_samples)
+        with pytest.raises(UsageError, match=r"no manifest\.json"):
+            open_committed(f"s3://windows/none?endpoint_override={host}:{port}&scheme=http")
+    finally:
+        bucket.stop()
