@@ -90,10 +90,10 @@ def write(recipe: Recipe, folder: Path) -> Written:
     drop = "+".join(
         rf"gt(pts*tb\,{a - 1024 / recipe.audio_rate:.6f})*lt(pts*tb\,{b:.6f})" for a, b in recipe.lost
     )
+    moved = (_TS_ORIGIN_S if recipe.suffix == ".ts" else 0) - _AHEAD_S
     ffmpeg(
-        "-copyts", "-itsoffset", str(_TS_ORIGIN_S - _AHEAD_S if recipe.suffix == ".ts" else -_AHEAD_S), "-i", raw, "-fps_mode", "passthrough", "-enc_time_base:v", "demux",
-        "-threads", "1",
-        *recipe.codecs, *(["-bsf:a", f"noise=drop={drop}"] if drop else []),
+        "-copyts", "-itsoffset", moved, "-i", raw, "-fps_mode", "passthrough", "-enc_time_base:v", "demux",
+        "-threads", "1", *recipe.codecs, *(["-bsf:a", f"noise=drop={drop}"] if drop else []),
         "-avoid_negative_ts", "disabled", "-muxdelay", "0", path,
     )  # fmt: skip
     raw.unlink()
@@ -153,7 +153,10 @@ def _listed(path: Path, *args: str) -> list[tuple[Fraction, Fraction]]:
 
 
 def _held_in_ts(path: Path, recipe: Recipe) -> Held:
-    """By the PES headers of an MPEG-TS file (ISO/IEC 13818-1, 2.4.3.6); this ffmpeg program cannot read any."""
+    """By the PES headers of an MPEG-TS file (ISO/IEC 13818-1, 2.4.3.6).
+
+    The ffmpeg program that imageio-ffmpeg ships crashes on reading any.
+    """
     times: dict[bool, list[int]] = {True: [], False: []}
     data = path.read_bytes()
     for at in range(0, len(data), 188):
@@ -188,7 +191,7 @@ def _joined(
 
 def _check(recipe: Recipe, held: Held) -> None:
     shift = shift_of(recipe, held)
-    meant = [t for t in recipe.frames[held.first :]]
+    meant = recipe.frames[held.first :]
     worst = max(abs(a + shift - b) for a, b in zip(meant, held.frames, strict=True))
     if worst > max(recipe.tick_s, Fraction(1, 50_000)):
         raise RuntimeError(f"{recipe.name}: a frame stands {float(worst) * 1e3:.3f} ms from where it was put")

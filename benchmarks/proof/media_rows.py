@@ -31,6 +31,7 @@ _MS = Fraction(1, 1_000)
 _FPS = Fraction(30_000, 1_001)
 _SECONDS = 4
 _RATE = 48_000
+_SLIVER_S = 0.002  # shorter holes may be there by rounding alone, where a clock ticks in ms
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", "-g", "24")
 _VP9 = (
     "-c:v",
@@ -198,25 +199,28 @@ def _delay_ms(row: dict[str, Any], shift_s: float) -> float:
 
 
 def _gap_error_ms(row: dict[str, Any], sound: Sequence[tuple[Fraction, Fraction]]) -> float:
-    """The largest error of a gap's edge, judged sample by sample: time that is wrongly filled or wrongly not."""
-    edges = [row["start_ns"] / NS, row["end_ns"] / NS]
-    filled = [(max(float(a), edges[0]), min(float(b), edges[1])) for a, b in sound]
-    filled = [(a, b) for a, b in filled if b > a]
-    holes, at = [], edges[0]
-    for a, b in [*filled, (edges[1], edges[1])]:
-        if a - at > 0:
-            holes.append((at, a))
-        at = max(at, b)
+    """The largest error of a gap's edge; a whole second where a gap is missed or made up."""
+    holes = _holes(sound, row["start_ns"] / NS, row["end_ns"] / NS)
     if row["audio"] is None:
-        return (1 - sum(b - a for a, b in holes) - OPTIONS.min_coverage) * 1e3 if holes else 1e3
+        recorded = 1 - sum(b - a for a, b in holes)
+        return 0.0 if recorded < OPTIONS.min_coverage + 1e-6 else 1e3
     listed = [(g["start_ns"] / NS, g["end_ns"] / NS) for g in row["audio_gaps"]]
-    holes, listed = ([h for h in hs if h[1] - h[0] > 2e-3] for hs in (holes, listed))
-    if len(holes) != len(listed):
-        return 1e3
-    return max(
-        (abs(x - y) * 1e3 for h, g in zip(holes, listed, strict=True) for x, y in zip(h, g, strict=True)),
-        default=0.0,
+    meant, got = (
+        [edge for a, b in spans if b - a > _SLIVER_S for edge in (a, b)] for spans in (holes, listed)
     )
+    if len(meant) != len(got):
+        return 1e3
+    return max((abs(a - b) * 1e3 for a, b in zip(meant, got, strict=True)), default=0.0)
+
+
+def _holes(sound: Sequence[tuple[Fraction, Fraction]], start: float, end: float) -> list[tuple[float, float]]:
+    """What of a window no sound covers."""
+    holes, at = [], start
+    for a, b in sound:
+        if a > at:
+            holes.append((at, min(float(a), end)))
+        at = min(max(at, float(b)), end)
+    return [(a, b) for a, b in [*holes, (at, end)] if b > a]
 
 
 def _result(title: str, cases: Sequence[tuple[Written, Judged]]) -> Result:
