@@ -17,7 +17,7 @@ from align.pipeline.planning import RecordingPlan, list_recordings, plan_recordi
 from align.pipeline.progress import watch
 from align.pipeline.resume import Inputs, already_complete, begin, look_at_inputs, refuse_unfit
 from align.pipeline.shards import SplitTotals
-from align.pipeline.stopping import last_word, stoppable
+from align.pipeline.stopping import Leave, last_word, stoppable
 from align.pipeline.storage import is_remote, use_options
 from align.pipeline.stores import store
 from align.schemas.errors import AlignError, Fault, UsageError
@@ -26,7 +26,6 @@ from align.transforms.plan.splits import parse_splits
 from align.transforms.write.commit import read_json
 
 Show = Callable[[Counter[str]], None]
-Leave = Callable[[BaseException], object]
 
 # Below this much estimated work a second process costs more to start (about 5 CPU s) than it saves.
 _ALONE_BELOW_S = 60.0

@@ -14,6 +14,8 @@ from types import FrameType
 
 from align.schemas.errors import AlignError
 
+Leave = Callable[[BaseException], object]
+
 GRACE_S = 2.0
 _FATAL = "fatal.tmp"
 
@@ -23,16 +25,10 @@ class Terminated(BaseException):
 
 
 class Stopper:
-    """Ends what the main thread waits for: on a signal, or when another thread says so.
+    """Ends what the main thread waits for: on a signal, or when another thread says so."""
 
-    Args:
-        leave: ends the process at once, saying why; None where that is not ours to do.
-    """
-
-    def __init__(self, leave: Callable[[BaseException], object] | None = None) -> None:
+    def __init__(self) -> None:
         self.reason: BaseException | None = None
-        self._leave = leave
-        self._timer: threading.Timer | None = None
 
     def stop(self, error: AlignError) -> None:
         """Raise an error in the main thread."""
@@ -40,44 +36,77 @@ class Stopper:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Unwind, so that everything is put away; but Beam may swallow the exception, or wait for ever."""
-        if self.reason is None:
-            self.reason = KeyboardInterrupt() if number == signal.SIGINT else Terminated()
-        if self._leave is not None and self._timer is None:
-            self._timer = threading.Timer(GRACE_S, self._leave, [self.reason])
-            self._timer.daemon = True
-            self._timer.start()
+        """Unwind, so that everything is put away."""
+        self.tell(number)
+        assert self.reason is not None
         raise self.reason
 
-    def done(self) -> None:
-        """The main thread has unwound."""
-        if self._timer is not None:
-            self._timer.cancel()
+    def tell(self, number: int) -> BaseException:
+        """Why the run ends, given a signal's number."""
+        if self.reason is None:
+            self.reason = KeyboardInterrupt() if number == signal.SIGINT else Terminated()
+        return self.reason
 
 
 @contextmanager
-def stoppable(leave: Callable[[BaseException], object] | None = None) -> Iterator[Stopper]:
+def stoppable(leave: Leave | None = None) -> Iterator[Stopper]:
     """While the block runs, SIGINT and SIGTERM end it; so does the stopper.
+
+    Args:
+        leave: ends the process, given the reason, where the block has not ended after ``GRACE_S``; None
+            where that is not ours to do.
 
     Raises:
         KeyboardInterrupt, Terminated, AlignError: what ended it, whatever Beam makes of that on the way.
     """
-    stopper = Stopper(leave)
+    stopper = Stopper()
     if threading.current_thread() is not threading.main_thread():
         yield stopper  # a library's caller may run us anywhere; signals reach the main thread only
         return
     before = {number: signal.signal(number, stopper.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stopper
+        with _guarded(stopper, leave):
+            yield stopper
     except BaseException:
         if stopper.reason is None:
             raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        stopper.done()
     if stopper.reason is not None:
         raise stopper.reason
+
+
+@contextmanager
+def _guarded(stopper: Stopper, leave: Leave | None) -> Iterator[None]:
+    """Call ``leave`` if the block outlives a signal: Beam may swallow the exception, or wait for ever.
+
+    Python's own handlers run when the main thread next executes Python code, which it may never do. The
+    descriptor is written to when the signal comes.
+    """
+    if leave is None:
+        yield
+        return
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    done = threading.Event()
+
+    def listen() -> None:
+        number = os.read(told, 1)
+        if number and not done.wait(GRACE_S):
+            leave(stopper.tell(number[0]))
+
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        signal.set_wakeup_fd(before)
+        os.close(tell)
+        thread.join()
+        os.close(told)
 
 
 def leave_word(folder: str | None, error: AlignError) -> None:
