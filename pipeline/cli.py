@@ -24,10 +24,13 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 class _LazyGroup(click.Group):
     """Commands that live in modules of their own are imported when they are asked for."""
 
-    elsewhere: ClassVar = {"synth": "align.pipeline.synth_command"}
+    elsewhere: ClassVar = {
+        "synth": "align.pipeline.synth_command",
+        "index": "align.pipeline.index_command",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["run", "plan", "synth", "inspect", "verify", "clean", "completion"]
+        return ["run", "plan", "synth", "inspect", "verify", "index", "clean", "completion"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.elsewhere:
