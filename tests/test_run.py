@@ -190,3 +190,15 @@ def test_requiring_a_modality_skips_windows_and_counts_them(align_run: Run, synt
     counts = counts_of(out)
     assert counts["windows_skipped"]["missing_imu"] == 2
     assert counts["windows_planned"] == counts["windows_written"] + 2
+
+
+def test_a_blanked_picture_is_no_picture_even_where_redacted_windows_are_kept(
+    align_run: Run, shared_ego4d: Path
+) -> None:
+    options = {"window_ns": 4 * 10**8, "stride_ns": 2 * 10**8, "redacted": "keep", "require": ()}
+    hero7 = "80187c7e-4c38-5b6c-8891-d6e23814f7c2"
+    rows = rows_of(align_run(shared_ego4d, options=options, recordings=(hero7,))).values()
+    blank = {r["start_ns"] for r in rows if dict(r["missing"]).get("image") == "redacted"}
+    # Blanked from 9.0 to 9.4 s: at 9.2 and 9.4 a blanked frame is on screen, at 9.0 still one from before.
+    assert blank == {9_000_000_000, 9_200_000_000}
+    assert all((r["image"] is None) == (r["start_ns"] in blank) for r in rows)

@@ -115,11 +115,15 @@ class WindowBuilder:
         image = pictures[target]
         if image is not None:
             self._quality["image_offset_ns"] = image.time_ns - target
-        elif self._is_redacted(target):
-            self._missing["image"] = Reason.REDACTED
         else:
-            self._missing["image"] = Reason.DECODE_ERROR if self._media.frame_error else Reason.NO_COVERAGE
+            self._missing["image"] = self._image_reason(target)
         return image
+
+    def _image_reason(self, target: int) -> Reason:
+        frame = self._media.frames[self._media.request.targets_ns.index(target)]
+        if frame is not None or self._is_redacted(target):
+            return Reason.REDACTED  # a frame that is there and yet gave no picture was blanked
+        return Reason.DECODE_ERROR if self._media.frame_error else Reason.NO_COVERAGE
 
     def _is_redacted(self, time_ns: int) -> bool:
         return any(span.holds(time_ns) for span in self._recording.redacted)

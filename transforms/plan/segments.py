@@ -12,7 +12,7 @@ from align.schemas.media import MediaInfo
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.recording import Narration, Recording
-from align.schemas.time import NS
+from align.schemas.time import NS, TimeSpan
 from align.transforms.plan.cost import estimate
 from align.transforms.plan.windows import WindowPlan
 
@@ -55,13 +55,18 @@ def plan_segments(
     if not starts:
         return
     narrations = recording.narrations
-    bare = replace(recording, joints_ns=(), redacted=())
+    bare = replace(recording, joints_ns=())
     bare_media = replace(media, video=media.video and replace(media.video, keyframes_ns=()))
     total = estimate(media, starts, options)
     for part in _cut(starts, max(total.cpu_s / segment_cost_s, (starts[-1] - starts[0]) / (segment_s * NS))):
         cost = estimate(media, part, options)
+        reach = TimeSpan(part[0], part[-1] + options.window_ns)
         yield Segment(
-            recording=replace(bare, narrations=_inside(narrations, part, options.window_ns)),
+            recording=replace(
+                bare,
+                narrations=_inside(narrations, part, options.window_ns),
+                redacted=tuple(r for r in recording.redacted if r.touches(reach)),
+            ),
             media=bare_media,
             window_ns=options.window_ns,
             starts_ns=part,
