@@ -130,9 +130,32 @@ def _read_config(context: click.Context, path: str | None) -> None:
         context.default_map = {**(context.default_map or {}), **{names[k]: v for k, v in values.items()}}
 
 
+_PROFILE = click.option(
+    "--profile",
+    metavar="NAME",
+    is_eager=True,
+    callback=lambda context, _, name: _use_profile(context, name),
+    expose_value=False,
+    help="Write what a model takes: imagebind, imu2clip or clip; options that are given win.",
+)
+
+
+def _use_profile(context: click.Context, name: str | None) -> None:
+    if name:
+        from align.schemas.time import NS
+        from align.transforms.views.views import profile_options
+
+        values: dict[str, Any] = profile_options(name)
+        if "window_ns" in values:
+            values["window"] = f"{values.pop('window_ns') / NS:g}"
+        if "require" in values:
+            values["require"] = ",".join(values["require"])
+        context.default_map = {**values, **(context.default_map or {})}
+
+
 def run_options(command: Command) -> Command:
     """Decorate a click command with every option of a run."""
-    for option in reversed([*_INPUT, *_WINDOW, *_OUTPUT, *_EXECUTION, _CONFIG]):
+    for option in reversed([*_INPUT, *_WINDOW, *_OUTPUT, *_EXECUTION, _CONFIG, _PROFILE]):
         command = option(command)
     return command
 

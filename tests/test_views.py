@@ -2,12 +2,14 @@
 
 import io
 
+import click
 import cv2
 import numpy as np
 import pytest
 import soundfile
 
 import align.views
+from align.pipeline.cli_options import config_from, run_options
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS
@@ -176,3 +178,35 @@ def test_what_imagebind_never_published_is_declared():
     declared = " ".join(align.views.PROFILES["imagebind"].declared)
     assert all(word in declared for word in ("order", "units", "400 Hz"))
     assert PROFILES["imagebind"].imu_order == ACCL_GYRO
+
+
+def run_config(*arguments):
+    """What ``align run`` would be asked for."""
+    found = []
+
+    @click.command()
+    @run_options
+    def command(**given):
+        found.append(config_from(None, **given))
+
+    command.main(["--source", "ego4d", "--input", "in", *arguments], standalone_mode=False)
+    return found[0].options
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_a_profile_on_the_command_line_sets_its_options(name):
+    options = run_config("--profile", name)
+    assert {key: getattr(options, key) for key in PROFILES[name].options} == PROFILES[name].options
+
+
+def test_options_that_are_given_win_over_the_profile(tmp_path):
+    toml = tmp_path / "run.toml"
+    toml.write_text('profile = "imagebind"\nimu-rate = 100\n')
+    for arguments in (["--imu-rate", "100", "--profile", "imagebind"], ["--config", str(toml)]):
+        options = run_config(*arguments)
+        assert (options.imu_rate, options.frames) == (100, 5)
+
+
+def test_an_unknown_profile_on_the_command_line_is_wrong_usage():
+    with pytest.raises(UsageError, match="imagebind"):
+        run_config("--profile", "imagebnd")
