@@ -182,3 +182,42 @@ def _installed(name):
     from importlib.util import find_spec
 
     return find_spec(name) is not None and os.name == "posix"
+
+
+@pytest.mark.parametrize("profile", ["imagebind", "imu2clip", "clip"])
+def test_what_a_profile_writes_its_view_reads(profile, synth_dataset, align_run):
+    pytest.importorskip("torch", reason="torch is an extra")
+    import align
+    from align.views import profile_options
+
+    options = {"stride_ns": 3_000_000_000, **profile_options(profile)}
+    out = align_run(synth_dataset, options=options, limit=3)
+    (batch,) = align.load(out, profile=profile, batch_size=100, shuffle=False)
+    shapes = {
+        name: tuple(batch[name].shape[1:]) for name in ("image", "video", "audio", "imu") if name in batch
+    }
+    assert (
+        shapes
+        == {
+            "imagebind": {
+                "image": (3, 224, 224),
+                "video": (3, 2, 224, 224),
+                "audio": (1, 128, 204),
+                "imu": (6, 2000),
+            },
+            "imu2clip": {
+                "image": (3, 224, 224),
+                "video": (3, 10, 224, 224),
+                "audio": (80_000,),
+                "imu": (6, 1000),
+            },
+            "clip": {"image": (3, 224, 224)},
+        }[profile]
+    )
+    if profile == "clip":
+        assert all(batch["text"])
+        return
+    # Held still, an accelerometer reads 9.8 m/s² upward: world +y is down, and y stands second in accl.
+    measured = batch["imu"][batch["present"]["imu"]]
+    assert measured[:, 1].mean() == pytest.approx(-9.8, abs=0.5)
+    assert 0 < (~batch["present"]["audio"]).sum() < len(batch["key"])
