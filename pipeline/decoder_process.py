@@ -11,12 +11,11 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+from align.pipeline.worker_process import end_with
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.options import AlignOptions
@@ -103,7 +102,7 @@ def _status() -> list[str]:
 def main() -> None:
     """Serve the process that started this one, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with(os.getppid())
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not reach the frames
     if "--use" in sys.argv:
@@ -116,12 +115,6 @@ def main() -> None:
         serve(sys.stdin.buffer, replies)
     except (BrokenPipeError, KeyboardInterrupt):
         os._exit(1)
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _json(value: object) -> bytes:

@@ -5,7 +5,6 @@ Only references travel through the shuffle: a segment says what to read, a shard
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from align.pipeline.config import RunConfig
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.progress import Heartbeat
 from align.pipeline.shards import Losses, SplitTotals, commit_run, write_one_shard
-from align.pipeline.stopping import leave_word, stay_with
+from align.pipeline.stopping import leave_word
 from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
 from align.schemas.recording import Recording
@@ -68,10 +67,9 @@ class PlanRecordings(beam.DoFn):
     """Probe, plan and survey each recording."""
 
     def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
-        self.config, self.heartbeats, self.launcher = config, heartbeats, os.getpid()
+        self.config, self.heartbeats = config, heartbeats
 
     def setup(self) -> None:
-        stay_with(self.launcher)
         self.heartbeat = Heartbeat(self.heartbeats)
 
     def process(self, item: Recording | Fault) -> Iterator[RecordingPlan]:
@@ -115,10 +113,9 @@ class WriteShards(beam.DoFn):
     """Read, align and write the segments of one shard."""
 
     def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
-        self.config, self.heartbeats, self.launcher = config, heartbeats, os.getpid()
+        self.config, self.heartbeats = config, heartbeats
 
     def setup(self) -> None:
-        stay_with(self.launcher)
         self.heartbeat = Heartbeat(self.heartbeats)
 
     def process(self, keyed: tuple[ShardKey, Iterable[Segment]]) -> Iterator[ShardReport]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import shlex
 import sys
 from typing import Any
@@ -22,14 +21,13 @@ def choose_runner(config: RunConfig, workers: int = 1) -> Any:
     """The runner object or name.
 
     The in-process runner is named explicitly: left to itself, Beam 2.77's ``DirectRunner`` first tries to
-    download another runner's binary. What its worker processes log would stand between the lines of the
-    progress; their errors reach the launcher another way.
+    download another runner's binary.
     """
     if config.runner not in IN_PROCESS:
         return config.runner
     if workers == 1:
         return FnApiRunner()
-    command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2>{os.devnull}"
+    command = f"exec {shlex.quote(sys.executable)} -m align.pipeline.worker_process"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -124,20 +123,3 @@ def last_word(folder: str) -> AlignError | None:
     except (OSError, ValueError):
         return None
     return AlignError(code, detail, stage=stage)
-
-
-def stay_with(launcher: int) -> None:
-    """In a worker process that the launcher started on this machine: end when the launcher ends.
-
-    It also leaves the terminal's foreground group, so that Ctrl-C reaches the launcher alone.
-    """
-    if os.getpid() == launcher or os.getppid() != launcher:
-        return
-    os.setpgid(0, 0)
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

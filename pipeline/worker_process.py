@@ -1,0 +1,39 @@
+"""A worker process of Beam's in-process runner: it says nothing on the terminal and ends with its launcher."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+
+def end_with(launcher: int, every_s: float = 0.5) -> None:
+    """End this process when the one that started it is gone; without that, workers outlive a killed run."""
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(every_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Do what Beam's own worker does, out of reach of Ctrl-C, which is the launcher's to handle.
+
+    What workers log would stand between the lines of the progress; errors reach the launcher by Beam's
+    control channel.
+    """
+    end_with(os.getppid())
+    os.setpgid(0, 0)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silent, stream)
+    from apache_beam.runners.worker import sdk_worker_main
+
+    sdk_worker_main.main(sys.argv)
+
+
+if __name__ == "__main__":
+    main()
