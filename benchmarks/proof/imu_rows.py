@@ -70,21 +70,23 @@ class Table:
         first = self.clock[0][0] - abs(self.clock[0][1]) - 20
         rng = np.random.default_rng([self.seed, 5])
         with csv.CSVWriter(path, schema) as out:
-            for begin in np.arange(first, first + self.end_s + 60, _BLOCK_S):
-                gyro = self._instants(begin, self.hz, rng)
+            last = first + self.end_s + 60
+            for begin in np.arange(first, last, _BLOCK_S):
+                end = min(begin + _BLOCK_S, last)
+                gyro = self._instants(begin, end, self.hz, rng)
                 if self.accl_hz is None:
                     columns = [gyro * 1e3, *self._values(gyro, range(6))]
                 else:
-                    columns = _merged(gyro, self._values(gyro, range(3)), *self._accl(begin, rng))
+                    columns = _merged(gyro, self._values(gyro, range(3)), *self._accl(begin, end, rng))
                 out.write_table(pa.table([pa.array(c, from_pandas=True) for c in columns], schema=schema))
 
-    def _accl(self, begin: float, rng: np.random.Generator) -> tuple[Floats, list[Floats]]:
-        instants = self._instants(begin + 0.0021, self.accl_hz or 0.0, rng)
+    def _accl(self, begin: float, end: float, rng: np.random.Generator) -> tuple[Floats, list[Floats]]:
+        instants = self._instants(begin + 0.0021, end, self.accl_hz or 0.0, rng)
         return instants, self._values(instants, range(3, 6))
 
-    def _instants(self, begin: float, hz: float, rng: np.random.Generator) -> Floats:
+    def _instants(self, begin: float, end: float, hz: float, rng: np.random.Generator) -> Floats:
         """Times of the IMU's clock in a block, in s, on its whole nanoseconds, without those not recorded."""
-        number = np.arange(np.ceil(begin * hz), np.ceil((begin + _BLOCK_S) * hz))
+        number = np.arange(np.ceil(begin * hz), np.ceil(end * hz))
         stream = np.round(number / hz + rng.uniform(-1, 1, len(number)) * self.jitter_s, 9)
         true = self.true_s(stream)
         kept = np.ones(len(stream), bool)

@@ -52,13 +52,17 @@ class Tones:
         The search begins at 0. Where that does not explain the values, it begins at the best of all lags
         within ``reach_s``, so that gross errors are told as they are.
         """
-        delay = 0.0
-        for _ in range(6):
-            delay += self._step(values, seconds - delay)
+        delay = self._refined(values, seconds, 0.0)
         if self._explains(values, seconds - delay) < 0.5:
-            delay = self._coarse(values, seconds, reach_s)
-            for _ in range(6):
-                delay += self._step(values, seconds - delay)
+            delay = self._refined(values, seconds, self._coarse(values, seconds, reach_s))
+        return delay
+
+    def _refined(self, values: Floats, seconds: Floats, delay: float) -> float:
+        for _ in range(60):
+            step = self._step(values, seconds - delay)
+            delay += step
+            if abs(step) < 1e-10:
+                break
         return delay
 
     def _step(self, values: Floats, seconds: Floats) -> float:
