@@ -1,4 +1,4 @@
-"""A worker process of Beam's in-process runner: it says nothing on the terminal and ends with its launcher."""
+"""A worker process of Beam's in-process runner: silent on the terminal, and gone when its launcher is."""
 
 from __future__ import annotations
 
