@@ -1,6 +1,6 @@
 r"""Learn one space for picture, sound and motion, and measure retrieval in it.
 
-    align synth demo/in --count 48 --duration 125 --size 192x108 --fps 15
+    align synth demo/in --count 48 --duration 125 --size 192x108 --fps 15 --accl-noise 0.2 --gyro-noise 0.02
     align run --source ego4d --input demo/in --output demo/out --window 5 --stride 2.5 \
         --image-size 64 --imu-rate 100 --split train=0.75,val=0.25
     python examples/contrastive.py demo/out --results results

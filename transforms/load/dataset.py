@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -79,8 +79,7 @@ class Windows(IterableDataset[Item]):
         self._indexes = dataset.indexes()
         self._rank, self._world = _place(rank, world)
         # In shared memory, so that loader workers that outlive an epoch learn of the next one.
-        self._epoch: torch.Tensor = torch.tensor([epoch])
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        self._epoch = cast(Any, torch.tensor([epoch])).share_memory_()
         self._resumed: tuple[int, list[Span]] | None = None
 
     @property
