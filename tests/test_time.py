@@ -52,7 +52,7 @@ def test_a_float_means_the_decimal_it_prints_as() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), "x"])
 def test_what_is_no_number_is_refused(bad: float | str) -> None:
-    with pytest.raises(ValueError, match="[a-z]"):
+    with pytest.raises(ValueError, match=r"Invalid literal|NaN|nan|infinity|inf"):
         seconds_to_ns(bad)
 
 
