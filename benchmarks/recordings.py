@@ -1,7 +1,7 @@
 """Makes the benchmark's recordings: an EGO4D download of one file, listed as several recordings.
 
 The picture is a real clip, upscaled to 1080p30 with grain, so that it costs what camera footage costs; where
-no clip is at hand it is synthetic. A minute is encoded and repeated by copying packets, which keeps the making
+no clip is at hand it is synthetic. A minute is encoded and repeated by copying packets: that keeps the making
 short and leaves every figure as it is: a decoder remembers nothing beyond a group of pictures.
 """
 

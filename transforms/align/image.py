@@ -8,16 +8,12 @@ HLG) is brought to SDR; it is scaled first, so that only the small picture is co
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
 
 import av
 import cv2
 import numpy as np
-from av.buffer import Buffer
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, ColorTrc, Interpolation
 from numpy.typing import NDArray
@@ -26,6 +22,7 @@ from align.schemas.errors import AlignError
 from align.schemas.media import Picture
 from align.schemas.time import round_ties_up
 from align.transforms.align.tone import hlg_to_nits, pq_to_nits, sdr_from_nits
+from align.transforms.read.side_data import side_data
 
 MAX_LONG_SIDE = 16_384
 """Pixels; a picture so much longer than it is wide is no picture."""
@@ -116,12 +113,9 @@ def upright_picture(
         pixels = np.asarray(stored, np.uint8)
     else:
         pixels = sdr_from_nits(to_nits(np.asarray(stored, np.float32) / np.float32(65535)))
-    return Picture(time_ns, orientation_of(_display_matrix(frame)).apply(pixels), to_nits is not None)
-
-
-def _display_matrix(frame: VideoFrame) -> bytes | None:
-    found = cast("Mapping[SideDataType, Buffer]", frame.side_data).get(SideDataType.DISPLAYMATRIX)
-    return None if found is None else bytes(found)
+    return Picture(
+        time_ns, orientation_of(side_data(frame, "DISPLAYMATRIX")).apply(pixels), to_nits is not None
+    )
 
 
 def _scale(frame: VideoFrame, width: int, height: int, pixel_format: str) -> VideoFrame:

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, AudioTrack
 from align.schemas.time import NS, TimeSpan, round_ties_up
+from align.transforms.read.side_data import side_data
 
 PRE_ROLL_NS = 200_000_000
 """Sound decoded before a span so that the decoder has settled: Opus asks for 80 ms (RFC 7845, 4.6), an MP3
@@ -213,10 +214,10 @@ def _decode(packets: Iterable[av.Packet[Any]], decoder: AudioCodecContext) -> It
 
 def _to_skip(frame: AudioFrame) -> tuple[int, int]:
     """Samples to cut at the start and at the end (AV_FRAME_DATA_SKIP_SAMPLES: two little-endian u32, ...)."""
-    data: Any = frame.side_data.get("SKIP_SAMPLES")
+    data = side_data(frame, "SKIP_SAMPLES")
     if data is None:
         return 0, 0
-    head, tail = np.frombuffer(bytes(data)[:8], "<u4")
+    head, tail = np.frombuffer(data[:8], "<u4")
     return int(head), int(tail)
 
 
