@@ -218,12 +218,12 @@ def resampling(folder: Path) -> Iterator[Result]:
             table = Table(200.0, jitter_s=ms / 1e3, axes=axes, end_s=40)
             found = run([_recording(f"jitter_{rate}_{ms}", video, table, folder)], options)
             yield _snr(f"200 → {rate} Hz, {ms:g} ms jitter", table, found, rate, least)
-    for rate, hz in ((50, (26.0, 60.0, 95.0)), (100, (51.0, 75.0, 95.0))):
+    for rate, ms, hz in ((50, 0, (26, 60, 95)), (100, 0, (51, 75, 95)), (50, 0.5, (26, 45, 60))):
         options = AlignOptions(window_ns=5 * NS, stride_ns=5 * NS, image_size=32, imu_rate=rate)
-        axes = tuple(Tones(np.array([hz[a % 3]]), np.array([a / 2]), 1.0) for a in range(6))
-        table = Table(200.0, axes=axes, end_s=40)
-        found = run([_recording(f"alias_{rate}", video, table, folder)], options)
-        yield _alias(f"200 → {rate} Hz, {hz[0]:g} to {hz[-1]:g} Hz", found)
+        axes = tuple(Tones(np.array([float(hz[a % 3])]), np.array([a / 2]), 1.0) for a in range(6))
+        table = Table(200.0, jitter_s=ms / 1e3, axes=axes, end_s=40)
+        found = run([_recording(f"alias_{rate}_{ms}", video, table, folder)], options)
+        yield _alias(f"200 → {rate} Hz, {ms:g} ms jitter, {hz[0]} to {hz[-1]} Hz", found)
 
 
 def _interior(shards: Shards) -> list[dict[str, Any]]:

@@ -39,7 +39,8 @@ def _track(source: int, start_ns: int, wave: Floats | None, hz: float) -> AudioT
     """Three seconds around a window that starts at ``start_ns``, on the source's own grid."""
     start = Fraction(start_ns // NS * NS - NS // 2)
     seconds = float(start - start_ns) / NS + np.arange(3 * source) / source
-    return AudioTrack(source, start, np.sin(2 * np.pi * hz * seconds) if wave is None else wave)
+    samples = np.sin(2 * np.pi * hz * seconds) if wave is None else wave
+    return AudioTrack(source, start, samples.astype(np.float32))
 
 
 def _left(source: int, target: int, hz: float, *, keep: bool) -> float:
