@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import filelock
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -228,3 +229,43 @@ def align_run(tmp_path_factory):
         return out
 
     return run
+
+
+@pytest.fixture(scope="session")
+def clone_input(synth_folder):
+    """Copies of one 4 s recording under other names: ``clone_input(folder, ["a", "b"]) -> folder / "v2"``."""
+    template = synth_folder() / "v2"
+    master = json.loads((template / "ego4d.json").read_text())
+    (video,) = master["videos"]
+    uid = video["video_uid"]
+    narration = json.loads((template / "annotations/narration.json").read_text())[uid]
+
+    def clone(folder, names):
+        root = folder / "v2"
+        for kind, end in (("full_scale", "mp4"), ("imu", "csv")):
+            (root / kind).mkdir(parents=True)
+            for name in names:
+                (root / kind / f"{name}.{end}").write_bytes((template / kind / f"{uid}.{end}").read_bytes())
+        videos = [{**video, "video_uid": name, "fb_participant_id": i} for i, name in enumerate(names)]
+        (root / "ego4d.json").write_text(json.dumps({**master, "videos": videos}))
+        (root / "annotations").mkdir()
+        told = dict.fromkeys(names, narration)
+        (root / "annotations/narration.json").write_text(json.dumps(told))
+        return root
+
+    return clone
+
+
+@pytest.fixture(scope="session")
+def run_result():
+    """What a run wrote and lost: ``run_result(out) -> (rows by key, faults by recording)``."""
+
+    def read(out):
+        rows = {r["key"]: r for f in sorted(out.glob("data/*.parquet")) for r in pq.read_table(f).to_pylist()}
+        faults = {}
+        for line in (out / "failures.jsonl").read_text().splitlines():
+            fault = json.loads(line)
+            faults.setdefault(fault["recording_id"], []).append(fault)
+        return rows, faults
+
+    return read

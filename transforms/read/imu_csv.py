@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from align.schemas.media import ImuTrack
 from align.schemas.plan import ImuRange
 from align.schemas.time import ClockMap, TimeSpan
+from align.transforms.read.guard import open_bytes
 from align.transforms.read.imu_rows import EGO4D as EGO4D
 from align.transforms.read.imu_rows import ImuColumns as ImuColumns
 from align.transforms.read.imu_rows import blocks, parse, read_exactly, read_header, times_ns
@@ -43,7 +44,7 @@ def survey_imu(source: Source, *, opener: Opener | None = None, columns: ImuColu
     Raises:
         AlignError: ``imu_columns`` if the header lacks a column, ``imu_empty`` if no row is usable,
             ``imu_rate`` if the rows' spacing is that of no IMU in any unit of time, ``imu_lines`` if a line
-            is longer than a block.
+            is longer than a block; what :func:`~align.transforms.read.guard.open_bytes` raises.
     """
     with _opened(source, opener) as file:
         header, rest = read_header(file, columns)
@@ -135,5 +136,5 @@ def _one_per_instant(
 
 def _opened(source: Source, opener: Opener | None) -> AbstractContextManager[BinaryIO]:
     if isinstance(source, (str, Path)):
-        return opener(str(source)) if opener is not None else open(source, "rb")
+        return open_bytes(str(source), opener)
     return nullcontext(source)
