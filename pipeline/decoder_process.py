@@ -21,6 +21,7 @@ from align.schemas.features import arrow_schema
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.wire import from_plain, to_plain
+from align.transforms.stages import count, stage, take
 
 SAMPLE, FAULT, MEDIA, ERROR, DEFECT, DONE = (bytes([c]) for c in b"SFMEXD")
 
@@ -58,7 +59,10 @@ def probe(request: dict[str, Any]) -> Iterator[Reply]:
     from align.transforms.read.probe import probe_media
 
     uri = request["uri"]
-    yield MEDIA, _json(to_plain(probe_media(uri, video_index=request["video_index"], opener=opener_for(uri))))
+    with stage("probe"):
+        media = probe_media(uri, video_index=request["video_index"], opener=opener_for(uri))
+    count("probe", 1)
+    yield MEDIA, _json(to_plain(media))
 
 
 TASKS: dict[str, Callable[[dict[str, Any]], Iterator[Reply]]] = {"probe": probe, "segment": read_segment}
@@ -72,7 +76,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         try:
             for reply in TASKS[request["task"]](request):
                 send(replies, *reply)
-            send(replies, DONE, b"")
+            send(replies, DONE, _json(take()))
         except AlignError as error:
             send(replies, ERROR, _json([error.code, error.detail, error.stage]))
         except MemoryError:

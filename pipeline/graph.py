@@ -22,6 +22,7 @@ from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
 from align.schemas.recording import Recording
 from align.transforms.plan.segments import shard_of
+from align.transforms.stages import NAMESPACE, count, stage, take
 from align.transforms.write.shard import ShardReport
 
 ShardKey = tuple[str, int, int]
@@ -76,9 +77,12 @@ class PlanRecordings(beam.DoFn):
         if isinstance(item, Fault):
             plan = RecordingPlan(item.recording_id, item.windows, (), (item,), offered=False)
         else:
-            plan = plan_recording(item, self.config)
+            with stage("plan"):
+                plan = plan_recording(item, self.config)
+            count("plan", plan.windows)
         lost = sum(f.windows for f in plan.faults)
         self.heartbeat.add(recordings=1, planned=plan.windows, lost=lost)
+        _report_stages()
         yield plan
 
     def finish_bundle(self) -> None:
@@ -121,13 +125,21 @@ class WriteShards(beam.DoFn):
     def process(self, keyed: tuple[ShardKey, Iterable[Segment]]) -> Iterator[ShardReport]:
         key, segments = keyed
         try:
-            yield write_one_shard(key, segments, self.config, self.heartbeat)
+            report = write_one_shard(key, segments, self.config, self.heartbeat)
         except AlignError as error:
             leave_word(self.heartbeats, error)
             raise
+        _report_stages()
+        yield report
 
     def finish_bundle(self) -> None:
         self.heartbeat.flush()
+
+
+def _report_stages() -> None:
+    """Give what was counted to Beam, whose runners add it up over all workers."""
+    for name, value in take().items():
+        beam.metrics.Metrics.counter(NAMESPACE, name).inc(value)
 
 
 class Commit(beam.DoFn):

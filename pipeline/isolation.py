@@ -28,6 +28,7 @@ from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
 from align.schemas.plan import Segment
 from align.schemas.wire import from_plain, to_plain
+from align.transforms.stages import add
 
 COMMAND = (sys.executable, "-m", "align.pipeline.decoder_process")
 MEMORY_BYTES = 1_000_000_000
@@ -118,6 +119,7 @@ class Decoder:
                 kind, reply = self._frame(memory)
                 if kind == DONE:
                     heard_out = True
+                    add(json.loads(reply))
                     return
                 if kind == ERROR:
                     heard_out = True

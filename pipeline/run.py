@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.pipeline.config import IN_PROCESS, RunConfig
@@ -42,12 +42,14 @@ class RunResult:
         manifest: the committed manifest.
         too_many_failures: more than the allowed share of the planned windows failed.
         already: it was complete before; nothing was done.
+        stages: what each stage counted: see :mod:`align.transforms.stages`.
     """
 
     output: str
     manifest: dict[str, Any]
     too_many_failures: bool
     already: bool = False
+    stages: dict[str, int] = field(default_factory=dict)
 
 
 def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = None) -> RunResult:
@@ -80,7 +82,7 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
             import apache_beam as beam
 
             from align.pipeline.graph import build
-            from align.pipeline.runners import choose_runner, pipeline_options
+            from align.pipeline.runners import choose_runner, pipeline_options, stage_counts
         workers = config.workers or workers_for(inputs.media_s)
         options = pipeline_options(config, workers)
         stop = stopper.stop if config.runner in IN_PROCESS else None
@@ -88,10 +90,11 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
             try:
                 pipeline = beam.Pipeline(runner=choose_runner(config, workers), options=options)
                 build(pipeline, config, heartbeats)
-                pipeline.run().wait_until_finish()
+                done = pipeline.run()
+                done.wait_until_finish()
             except Exception as error:
                 raise last_word(heartbeats) or error from None
-    return result_of(config)
+    return replace(result_of(config), stages=stage_counts(done))
 
 
 def check(config: RunConfig) -> Inputs:

@@ -6,8 +6,10 @@ import argparse
 import difflib
 import shlex
 import sys
+from collections import Counter
 from typing import Any
 
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options import pipeline_options as beam_options
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
@@ -15,6 +17,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from align.pipeline.cli_options import option_names
 from align.pipeline.config import IN_PROCESS, RunConfig
 from align.schemas.errors import UsageError
+from align.transforms.stages import NAMESPACE
 
 
 def choose_runner(config: RunConfig, workers: int = 1) -> Any:
@@ -39,6 +42,18 @@ def pipeline_options(config: RunConfig, workers: int) -> beam_options.PipelineOp
     if workers > 1:
         arguments.append(f"--direct_num_workers={workers}")
     return beam_options.PipelineOptions(arguments)
+
+
+def stage_counts(result: Any) -> dict[str, int]:
+    """The counters of a finished run's stages, as far as its runner tells."""
+    try:
+        found = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
+    except (AttributeError, NotImplementedError, TypeError):
+        return {}  # a runner without metrics: the data set is none the worse for it
+    counts: Counter[str] = Counter()
+    for metric in found:
+        counts[metric.key.metric.name] += metric.result
+    return dict(counts)
 
 
 def refuse_unknown(arguments: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from align.transforms.align.window import ImuSource, WindowBuilder, anchor_time,
 from align.transforms.read.demux import WindowRequest, read_media
 from align.transforms.read.guard import open_media
 from align.transforms.read.imu_csv import read_imu
+from align.transforms.stages import count, stage
 
 Opener = Callable[[str], BinaryIO]
 
@@ -55,6 +56,7 @@ def _samples(
     with closing(open_media(segment.recording.video.uri, opener=opener)) as container:
         for media in read_media(container, segment.media, requests):
             builder = WindowBuilder(segment, options, media, imu, config_sha256)
+            count("align", 1)
             try:
                 yield _unless_required(builder.sample(), options.require)
             except AlignError as error:
@@ -78,7 +80,8 @@ def _imu_source(segment: Segment, opener: Opener | None) -> ImuSource:
         return ImuSource(missing=where.missing)
     reach = TimeSpan(segment.starts_ns[0], segment.starts_ns[-1] + segment.window_ns)
     try:
-        track = read_imu(stream.uri, where, stream.clock, reach.widened(IMU_MARGIN_NS), opener=opener)
+        with stage("read"):
+            track = read_imu(stream.uri, where, stream.clock, reach.widened(IMU_MARGIN_NS), opener=opener)
     except AlignError:
         return ImuSource(missing=Reason.DECODE_ERROR)
     at = stream.clock.at

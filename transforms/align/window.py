@@ -20,6 +20,7 @@ from align.transforms.align.text import narrations_in, strip_tags
 from align.transforms.plan.windows import sample_key
 from align.transforms.read.audio import decode_audio
 from align.transforms.read.demux import DecodedFrame, WindowMedia
+from align.transforms.stages import count, stage
 
 
 def anchor_time(window: TimeSpan) -> int:
@@ -98,17 +99,20 @@ class WindowBuilder:
     def _encode(self, frame: DecodedFrame) -> EncodedImage | None:
         if self._is_redacted(frame.time_ns):
             return None
-        picture = upright_picture(
-            frame.frame,
-            frame.time_ns,
-            size=self._options.image_size,
-            stereo_left=self._recording.stereo,
-            sample_aspect=self._segment.media.video.sample_aspect
-            if self._segment.media.video
-            else Fraction(1),
-        )
+        video = self._segment.media.video
+        with stage("align"):
+            picture = upright_picture(
+                frame.frame,
+                frame.time_ns,
+                size=self._options.image_size,
+                stereo_left=self._recording.stereo,
+                sample_aspect=video.sample_aspect if video else Fraction(1),
+            )
         self._quality["tone_mapped"] = picture.tone_mapped
-        return EncodedImage(encode_jpeg(picture, self._options.jpeg_quality), picture.time_ns)
+        with stage("encode"):
+            jpeg = encode_jpeg(picture, self._options.jpeg_quality)
+        count("encode", 1, len(jpeg))
+        return EncodedImage(jpeg, picture.time_ns)
 
     def _image(self, pictures: dict[int, EncodedImage | None]) -> EncodedImage | None:
         target = anchor_time(self._window)
@@ -135,22 +139,28 @@ class WindowBuilder:
             return None
         offset = self._clock_offset_ns
         try:
-            track = decode_audio(self._media.audio_packets, stream, info, span, clock_offset_ns=offset)
+            with stage("decode"):
+                track = decode_audio(self._media.audio_packets, stream, info, span, clock_offset_ns=offset)
         except AlignError:
             self._missing["audio"] = Reason.DECODE_ERROR
             return None
-        audio = window_audio(track, self._window, self._options.audio_rate)
+        with stage("align"):
+            audio = window_audio(track, self._window, self._options.audio_rate)
         self._quality["audio_coverage"] = audio.coverage
         if self._too_little("audio", audio.coverage, info.span):
             return None
-        return EncodedAudio(encode_flac(audio.samples, self._options.audio_rate), audio.gaps)
+        with stage("encode"):
+            flac = encode_flac(audio.samples, self._options.audio_rate)
+        count("encode", 1, len(flac))
+        return EncodedAudio(flac, audio.gaps)
 
     def _imu_window(self) -> ImuWindow | None:
         track = self._imu.track
         if track is None:
             self._missing["imu"] = self._imu.missing or Reason.NOT_RECORDED
             return None
-        result = window_imu(track, self._window, self._options.imu_rate)
+        with stage("align"):
+            result = window_imu(track, self._window, self._options.imu_rate)
         self._quality["imu_coverage"] = result.coverage
         self._quality["imu_max_gap_ns"] = result.max_gap_ns
         self._quality["imu_rate_hz"] = track.gyro_rate_hz or None

@@ -31,6 +31,7 @@ from align.transforms.read.frames import DecodedFrame as DecodedFrame
 from align.transforms.read.frames import Run, RunAssembler, RunDecoder
 from align.transforms.read.nal import entry_test
 from align.transforms.read.probe import clock_offset_ns, packets_of, rewind, time_base
+from align.transforms.stages import count, stage
 
 _S = TypeVar("_S", VideoStream, AudioStream)
 _AnyPacket: TypeAlias = "Packet[VideoStream] | Packet[AudioStream]"
@@ -105,7 +106,10 @@ def read_media(
     """
     reader = _Reader(container, media, requests)
     for request in requests:
-        yield reader.window(request)
+        with stage("read"):
+            found = reader.window(request)
+        count("read", *reader.taken())
+        yield found
 
 
 class _Reader:
@@ -129,6 +133,7 @@ class _Reader:
         self._at_ns = self._start_ns
         self._may_seek = True
         self._sought_ns = self._start_ns
+        self._packets_read = self._bytes_read = 0
 
     def window(self, request: WindowRequest) -> WindowMedia:
         """Read on until the window has all it wants."""
@@ -142,6 +147,12 @@ class _Reader:
         packets = self._audio.take(request) if self._audio is not None else ()
         stream = self._audio.stream if self._audio is not None else None
         return WindowMedia(request, frames, packets, stream, error)
+
+    def taken(self) -> tuple[int, int]:
+        """Packets and bytes read since the last time."""
+        packets, size = self._packets_read, self._bytes_read
+        self._packets_read = self._bytes_read = 0
+        return packets, size
 
     def _has(self, request: WindowRequest) -> bool:
         return (self._video is None or self._video.has(request)) and (
@@ -160,6 +171,8 @@ class _Reader:
             self._finish()
             return
         self._at_ns = self._packet_ns(packet, self._at_ns)
+        self._packets_read += 1
+        self._bytes_read += packet.size
         if self._video is not None and packet.stream_index == self._video.stream.index:
             self._video.push(cast("Packet[VideoStream]", packet))
             if self._audio is not None and self._at_ns > self._audio.last_ns + _INTERLEAVE_NS:
@@ -316,7 +329,9 @@ class _VideoReader:
             targets = self._within_reach(run, targets)
         if not targets:
             return
-        frames = self._decoder.frames(run, set(targets.values()))
+        with stage("decode"):
+            frames = self._decoder.frames(run, set(targets.values()))
+        count("decode", len(frames), sum(p.size for p in run.packets))
         for target, ticks in targets.items():
             if ticks in frames:
                 self._accept(

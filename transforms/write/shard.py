@@ -15,6 +15,7 @@ import pyarrow as pa
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.sample import Sample
+from align.transforms.stages import count, stage
 from align.transforms.write.commit import Publication, Store, digest, publish, publish_json, read_json
 from align.transforms.write.parquet import ParquetShard
 from align.transforms.write.row import from_batch, to_batch, to_row
@@ -157,13 +158,16 @@ def write_shard(spec: ShardSpec, rows: Iterable[Item], store: Store) -> ShardRep
             if isinstance(item, Fault):
                 faults.append(item)
                 continue
-            batch = to_batch(to_row(item), schema) if isinstance(item, Sample) else item
-            row = from_batch(batch)
-            collector.add(row)
-            heads.append(Head(row["key"], kinds(row), _leaves(describe(row)), spool.append(batch)))
+            with stage("write"):
+                batch = to_batch(to_row(item), schema) if isinstance(item, Sample) else item
+                row = from_batch(batch)
+                collector.add(row)
+                heads.append(Head(row["key"], kinds(row), _leaves(describe(row)), spool.append(batch)))
         _check_unique(spec, heads)
         order = write_order(heads, spec.seed)
-        files = _write_files(spec, store, (spool[head.place] for head in order)) if order else ()
+        with stage("write"):
+            files = _write_files(spec, store, (spool[head.place] for head in order)) if order else ()
+        count("write", len(heads), sum(file.bytes for file in files))
         clock.lap("write")
     report = ShardReport(
         spec.name, spec.split, spec.fingerprint, len(heads), files, collector.result(),
