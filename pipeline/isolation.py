@@ -166,7 +166,7 @@ class Decoder:
                 silent_since = time.monotonic()
                 continue
             if _resident_bytes(self._process.pid) > memory:
-                detail = f"decoding took more than {memory // 10**6} MB: the file is damaged or hostile"
+                detail = f"decoding took over {memory // 10**6} MB of memory: the file is damaged or hostile"
                 raise AlignError("memory_limit", detail)
             if time.monotonic() - silent_since > self._timeout_s:
                 detail = f"decoding gave nothing for {self._timeout_s:g} s: see --decode-timeout"

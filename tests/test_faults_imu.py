@@ -104,7 +104,9 @@ EQUAL = ("bom", "crlf", "semicolons", "decimal-commas", "duplicates", "unordered
 
 @pytest.fixture(scope="module")
 def alone(align_run, clone_input, run_result, tmp_path_factory):
-    return run_result(align_run(clone_input(tmp_path_factory.mktemp("healthy"), HEALTHY).parent, options=SECOND))
+    return run_result(
+        align_run(clone_input(tmp_path_factory.mktemp("healthy"), HEALTHY).parent, options=SECOND)
+    )
 
 
 @pytest.fixture(scope="module")
