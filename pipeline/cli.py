@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 import click
@@ -86,9 +87,10 @@ def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None
 
 @align.command()
 @run_options
-def plan(**given: Any) -> None:
+@click.option("--trust-metadata", is_flag=True, help="Open no media at all: go by what the metadata says.")
+def plan(trust_metadata: bool, **given: Any) -> None:
     """Show what a run would read and write; opens nothing beyond headers."""
-    config = config_from(None, **given)
+    config = replace(config_from(None, **given), trust_metadata=trust_metadata)
     from align.pipeline.console import print_plan
     from align.pipeline.run import plan as plan_run
 

@@ -71,6 +71,7 @@ class RunConfig:
     workers: int = 0
     runner: str = "DirectRunner"
     beam_args: tuple[str, ...] = ()
+    trust_metadata: bool = False
 
     def __post_init__(self) -> None:
         known_or_usage("--format", self.formats, FORMATS)

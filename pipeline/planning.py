@@ -62,8 +62,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         survey: read through the IMU table to learn its units, rates and where its rows lie.
     """
     try:
-        _refuse_links(recording.video, config)
-        media = _probe(recording.video, config)
+        media = _claimed(recording) if config.trust_metadata else _probe(recording.video, config)
         video = _check_video(recording, media, config)
         plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
     except AlignError as error:
@@ -88,7 +87,15 @@ def _refuse_links(stream: Stream, config: RunConfig) -> None:
         raise AlignError("link_outside", detail, stage="probe")
 
 
+def _claimed(recording: Recording) -> MediaInfo:
+    if recording.claimed is None:
+        detail = f"the metadata says nothing of {recording.video.name}; plan without --trust-metadata"
+        raise AlignError("no_metadata", detail, stage="plan")
+    return recording.claimed
+
+
 def _probe(stream: Stream, config: RunConfig) -> MediaInfo:
+    _refuse_links(stream, config)
     if not config.isolate:
         return probe_media(stream.uri, video_index=stream.index, opener=opener_for(stream.uri))
     with borrow(config) as decoder:

@@ -104,6 +104,8 @@ def check(config: RunConfig) -> Inputs:
         UsageError: unknown source, no recordings, a bad split, an output that is not empty, that holds a
             run of another config or input, or to which another run is writing.
     """
+    if config.trust_metadata:
+        raise UsageError("--trust-metadata is for align plan: a run takes nothing on trust")
     if not config.output:
         raise UsageError("--output is missing; name an empty or new folder")
     parse_splits(config.splits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from align.schemas.media import MediaInfo
 from align.schemas.time import ClockMap, TimeSpan
 
 Kind = Literal["video", "audio", "imu"]
@@ -53,6 +54,7 @@ class Recording:
         redacted: spans that were blanked.
         stereo: frames hold two pictures side by side.
         absent: stream kind -> why it is None although one might expect it, in words.
+        claimed: what the metadata says of the file; enough for an estimate, never used for reading.
     """
 
     source: str
@@ -68,3 +70,4 @@ class Recording:
     scenarios: tuple[str, ...] = ()
     stereo: bool = False
     absent: dict[str, str] = field(default_factory=dict)
+    claimed: MediaInfo | None = None

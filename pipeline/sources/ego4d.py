@@ -153,6 +153,7 @@ def _recording(
         scenarios=entry.scenarios,
         stereo=entry.stereo,
         absent=absent,
+        claimed=entry.claimed,
     )
 
 

@@ -13,9 +13,12 @@ from fractions import Fraction
 from align.pipeline.sources import json_fields as fields
 from align.pipeline.sources.json_fields import Fields
 from align.schemas.errors import AlignError
+from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, round_ties_up
 
 _AUDIO_FIELDS = ("audio_start_sec", "audio_duration_sec", "audio_duration_pts", "audio_base_denominator")
+_BYTES_PER_S = 7e12 / (3670 * 3600)
+"""What EGO4D's full-scale videos come to: 7 TB for 3,670 hours."""
 _LONGEST_NAME = 240
 """Bytes: with an extension, what file systems allow for a name."""
 
@@ -30,6 +33,7 @@ class Entry:
         origin_ns: where the recording clock's 0 lies on the canonical video's clock; 0 for videos.
         has_audio: False only where the metadata says that there is none.
         hides_redaction: parts are said to be blanked, but not which.
+        claimed: what is said of the file.
     """
 
     recording_id: str
@@ -43,6 +47,7 @@ class Entry:
     joints_ns: tuple[int, ...]
     redacted: tuple[TimeSpan, ...]
     hides_redaction: bool = False
+    claimed: MediaInfo | None = None
 
 
 def read_uid(entry: Fields, field: str) -> str:
@@ -84,13 +89,14 @@ def read_video(entry: Fields) -> Entry:
     """
     media = fields.block(entry, "video_metadata")
     uid = read_uid(entry, "video_uid")
+    span = _span(media, fields.seconds(entry, "duration_sec"))
     redacted = tuple(_redacted(entry))
     tuple(links(entry))  # a video whose ties cannot be read could end up on both sides of a split
     return Entry(
         recording_id=uid,
         video_uid=uid,
         origin_ns=0,
-        span=_span(media, fields.seconds(entry, "duration_sec")),
+        span=span,
         has_audio=_has_audio(media),
         has_imu=fields.flag(entry, "has_imu"),
         stereo=fields.flag(entry, "is_stereo"),
@@ -98,6 +104,7 @@ def read_video(entry: Fields) -> Entry:
         joints_ns=_joints(fields.blocks(entry, "video_components")),
         redacted=redacted,
         hides_redaction=fields.flag(entry, "has_redacted_regions") and not redacted,
+        claimed=_claimed(media, span),
     )
 
 
@@ -129,6 +136,7 @@ def read_clip(entry: Fields, video: Entry) -> Entry:
         joints_ns=tuple(j - origin_ns for j in video.joints_ns if 0 < j - origin_ns < inside.end_ns),
         redacted=tuple(cut for s in moved if (cut := s.cut_to(inside))),
         hides_redaction=video.hides_redaction,
+        claimed=_claimed(media, span),
     )
 
 
@@ -189,6 +197,29 @@ def _span(media: Fields, duration: Fraction | None) -> TimeSpan | None:
     if length < 0:
         raise fields.wrong("the video's duration", float(length), "positive")
     return TimeSpan(round_ties_up(start * NS), round_ties_up((start + length) * NS))
+
+
+def _claimed(media: Fields, span: TimeSpan | None) -> MediaInfo | None:
+    """The file as the metadata describes it, for estimates: what is not told is what most of EGO4D has."""
+    if span is None:
+        return None
+
+    def told(name: str, usual: float) -> float:
+        value = media.get(name)
+        return value if fields.is_number(value) and 0 < value < 1 << 20 else usual
+
+    video = VideoInfo(
+        index=0,
+        codec=str(media.get("video_codec") or "h264"),
+        width=int(told("display_resolution_width", 1920)),
+        height=int(told("display_resolution_height", 1080)),
+        time_base=Fraction(1, 90_000),
+        span=span,
+        frame_ns=round(NS / told("fps", 30)),
+        bytes_per_s=_BYTES_PER_S,
+    )
+    audio = AudioInfo(1, "aac", 48_000, 2, Fraction(1, 48_000), span) if _has_audio(media) else None
+    return MediaInfo("mp4", video, audio)
 
 
 def _instant(media: Fields, name: str) -> Fraction | None:

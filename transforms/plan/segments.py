@@ -55,7 +55,7 @@ def plan_segments(
     if not starts:
         return
     narrations = recording.narrations
-    bare = replace(recording, joints_ns=())
+    bare = replace(recording, joints_ns=(), claimed=None)
     bare_media = replace(media, video=media.video and replace(media.video, keyframes_ns=()))
     total = estimate(media, starts, options)
     for part in _cut(starts, max(total.cpu_s / segment_cost_s, (starts[-1] - starts[0]) / (segment_s * NS))):
