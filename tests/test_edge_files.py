@@ -5,8 +5,10 @@ decode of the whole file, their times with those that the ffmpeg program lists, 
 program puts it.
 """
 
+import io
 import subprocess
 from bisect import bisect_right
+from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import soundfile
 
 from align.pipeline.config import RunConfig
 from align.pipeline.planning import plan_recording
@@ -264,3 +267,34 @@ def test_a_file_cut_short_gives_what_decodes_and_reports_the_rest(tmp_path, shar
     # a frame that is gone may have the one at most three frames before it stand in
     assert all(0 <= i.window.center_ns - i.image.time_ns < 200 * MS for i in seen)
     assert all(i.missing["image"] == "decode_error" for i in got if i.image is None)
+
+
+def test_sound_that_begins_long_after_the_picture_is_found_and_placed(tmp_path):
+    """In MPEG-TS, not even the rate of such a stream is known when the file is opened."""
+    path = tmp_path / "late.ts"
+    picture, sound = (
+        "testsrc2=size=64x64:rate=10:duration=20",
+        "sine=frequency=500:duration=8:sample_rate=44100",
+    )
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        picture,
+        "-itsoffset",
+        "12",
+    ]
+    command += ["-f", "lavfi", "-i", sound, "-threads", "1", "-g", "20", path]
+    subprocess.run(command, check=True)
+    plan = planned(path)
+    (segment,) = plan.segments
+    segment = replace(segment, starts_ns=tuple(s * NS for s in (1, 5, 11, 13, 17)), window_ns=NS)
+    samples = list(align_segment(segment, OPTIONS, "0" * 64))
+    assert not [s for s in samples if isinstance(s, Fault)]
+    assert [s.quality.audio_coverage for s in samples] == [0.0, 0.0, pytest.approx(0.02, abs=0.03), 1.0, 1.0]
+    pcm, _ = soundfile.read(io.BytesIO(samples[-1].audio.data))
+    spectrum = np.abs(np.fft.rfft(pcm))
+    assert spectrum.argmax() == 500

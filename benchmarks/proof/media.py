@@ -6,16 +6,21 @@ container puts them: that is asked of ffmpeg's own demuxer and decoder, or, for 
 
 from __future__ import annotations
 
+import heapq
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import av
 import imageio_ffmpeg
 import numpy as np
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
 
 from benchmarks.proof.truth import HEIGHT, SOUND, WIDTH, picture
 
@@ -119,20 +124,32 @@ def _write_raw(recipe: Recipe, path: Path) -> None:
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         video.time_base = video.codec_context.time_base = base
         audio = nut.add_stream("pcm_s16le", rate=recipe.audio_rate, layout="mono")
-        for number, time in enumerate(recipe.frames):
-            frame = av.VideoFrame.from_ndarray(picture(number), format="yuv420p")
-            frame.pts, frame.time_base = int((time + _AHEAD_S) / base), base
-            nut.mux(video.encode(frame))
-        for start in range(recipe.audio_start, recipe.audio_end, _BLOCK):
-            sample = np.arange(start, min(start + _BLOCK, recipe.audio_end))
-            pcm = np.rint(SOUND.at(sample / recipe.audio_rate) * 32767).astype(np.int16)
-            block = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
-            block.sample_rate = recipe.audio_rate
-            block.pts = start + _AHEAD_S * recipe.audio_rate
-            block.time_base = Fraction(1, recipe.audio_rate)
-            nut.mux(audio.encode(block))
+        for _, stream, frame in heapq.merge(
+            _pictures(recipe, base, video), _blocks(recipe, audio), key=itemgetter(0)
+        ):
+            nut.mux(stream.encode(frame))
         for stream in (video, audio):
             nut.mux(stream.encode(None))
+
+
+_Timed = tuple[Fraction, Any, av.VideoFrame | av.AudioFrame]
+
+
+def _pictures(recipe: Recipe, base: Fraction, stream: VideoStream) -> Iterator[_Timed]:
+    for number, time in enumerate(recipe.frames):
+        frame = av.VideoFrame.from_ndarray(picture(number), format="yuv420p")
+        frame.pts, frame.time_base = int((time + _AHEAD_S) / base), base
+        yield time, stream, frame
+
+
+def _blocks(recipe: Recipe, stream: AudioStream) -> Iterator[_Timed]:
+    rate = recipe.audio_rate
+    for start in range(recipe.audio_start, recipe.audio_end, _BLOCK):
+        sample = np.arange(start, min(start + _BLOCK, recipe.audio_end))
+        pcm = np.rint(SOUND.at(sample / rate) * 32767).astype(np.int16)
+        block = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        block.sample_rate, block.pts, block.time_base = rate, start + _AHEAD_S * rate, Fraction(1, rate)
+        yield Fraction(start, rate), stream, block
 
 
 def _held(path: Path, recipe: Recipe) -> Held:

@@ -68,18 +68,20 @@ _STARTS_S = [(0, 0), (2, 0), (0, 2), (Fraction("0.3217"), Fraction("1.7"))]
 _EARLY_S = [(-2, 0), (0, -2)]
 
 
-def _frames(start: Fraction | int, seconds: int = _SECONDS, fps: Fraction = _FPS) -> tuple[Fraction, ...]:
+def _frames(start: Fraction | int, seconds: int) -> tuple[Fraction, ...]:
     """Times of a steady recording, on the frame rate's own grid."""
-    first = round(start * fps)
-    return tuple((first + i) / fps for i in range(int(seconds * fps)))
+    first = round(start * _FPS)
+    return tuple((first + i) / _FPS for i in range(int(seconds * _FPS)))
 
 
-def _recipe(name: str, container: str, starts: tuple[Fraction | int, Fraction | int]) -> Recipe:
+def _recipe(
+    name: str, container: str, starts: tuple[Fraction | int, Fraction | int], seconds: int = _SECONDS
+) -> Recipe:
     suffix, codecs, tick, _ = _CONTAINERS[container]
-    frames = _frames(starts[0])
+    frames = _frames(starts[0], seconds)
     return Recipe(
         name, suffix, frames, frames[-1] + 1 / _FPS, round(starts[1] * _RATE),
-        int((starts[1] + _SECONDS) * _RATE), codecs, tick_s=tick,
+        int((starts[1] + seconds) * _RATE), codecs, tick_s=tick,
     )  # fmt: skip
 
 
@@ -120,6 +122,35 @@ def _structures() -> Iterator[tuple[str, Recipe]]:
     yield made("audio gaps, MKV", suffix=".mkv", codecs=_CONTAINERS["MKV"][1], tick_s=_MS, lost=((1.0, 1.9),))
 
 
+def _codecs() -> Iterator[tuple[str, Recipe]]:
+    plain = _recipe("", "MP4", _STARTS_S[-1])
+    x265 = (
+        "-c:v",
+        "libx265",
+        "-preset",
+        "ultrafast",
+        "-crf",
+        "12",
+        "-x265-params",
+        "log-level=none:keyint=24",
+    )
+    streams = {
+        "HEVC": (*x265, "-pix_fmt", "yuv420p", *AAC),
+        "MPEG-4": ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2", "-g", "24", *AAC),
+        "Opus": (*X264, *B_FRAMES, "-c:a", "libopus", "-b:a", "160k"),
+        "MP3": (*X264, *B_FRAMES, "-c:a", "libmp3lame", "-b:a", "192k"),
+        "FLAC": (*X264, *B_FRAMES, "-c:a", "flac", "-strict", "-2"),
+        "ALAC": (*X264, *B_FRAMES, "-c:a", "alac"),
+    }
+    for name, codecs in streams.items():
+        yield "MP4, other codecs", replace(plain, name=name, codecs=(*codecs, *_FINE))
+
+
+def _far() -> Iterator[tuple[str, Recipe]]:
+    for container in _CONTAINERS:
+        yield f"{container}, reached by seeking", _recipe(f"{container} far", container, _STARTS_S[-1], 45)
+
+
 def awkward() -> Iterator[Recipe]:
     """One recording of each container, each stream with a start of its own."""
     for container in _CONTAINERS:
@@ -140,9 +171,14 @@ class Judged:
 
 def rows(folder: Path) -> Iterator[Result]:
     """The rows of the table, one per case; its recordings are written to ``folder``."""
-    cases = [(title, write(recipe, folder)) for title, recipe in [*_starts(), *_structures()]]
-    shards = run([recording_of(w) for _, w in cases], OPTIONS)
-    judged = [(t, w, judge(w, shards.rows.get(_id(w), []))) for t, w in cases]
+    yield from _run([*_starts(), *_structures(), *_codecs()], OPTIONS, folder)
+    yield from _run([*_far()], replace(OPTIONS, stride_ns=14_100_000_000), folder)
+
+
+def _run(cases: Sequence[tuple[str, Recipe]], options: AlignOptions, folder: Path) -> Iterator[Result]:
+    written = [(title, write(recipe, folder)) for title, recipe in cases]
+    shards = run([recording_of(w) for _, w in written], options)
+    judged = [(t, w, judge(w, shards.rows.get(_id(w), []))) for t, w in written]
     for title in dict.fromkeys(t for t, *_ in judged):
         yield _result(title, [(w, j) for t, w, j in judged if t == title])
 

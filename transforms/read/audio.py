@@ -29,6 +29,7 @@ from typing import Any
 import av
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
+from av.audio.format import AudioFormat
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import Flags2
@@ -43,6 +44,7 @@ PRE_ROLL_NS = 200_000_000
 """Sound decoded before a span so that the decoder has settled: Opus asks for 80 ms (RFC 7845, 4.6), an MP3
 frame may reach back 9 frames, AAC needs one."""
 
+_SILENT_RATE = 48_000  # of nothing, where not even the header says: a stream that begins late in MPEG-TS
 _JITTER_HZ = 5_000  # 0.2 ms or less between two frames is a capture clock's jitter, not a gap
 _SELF_CONTAINED = frozenset(
     "aac aac_latm ac3 alac eac3 flac mp1float mp2float mp3 mp3float opus libopus vorbis libvorbis".split()
@@ -101,7 +103,7 @@ def decode_audio(
 def _one_rate(frames: Sequence[_Frame], info: AudioInfo, span: TimeSpan) -> int:
     """The rate of all frames but a few: damage can make a frame claim any rate."""
     counts = Counter(f.rate for f in frames)
-    rate, alike = counts.most_common(1)[0] if frames else (info.rate, 0)
+    rate, alike = counts.most_common(1)[0] if frames else (info.rate or _SILENT_RATE, 0)
     if len(frames) - alike > _DAMAGED_SHARE * len(frames):
         raise AlignError(
             "audio_rate_change",
@@ -222,7 +224,12 @@ def _to_skip(frame: AudioFrame) -> tuple[int, int]:
 
 
 def _planes(sound: AudioFrame | AudioCodecContext) -> int:
-    return sound.layout.nb_channels if sound.format.is_planar else 1
+    """How many planes hold the channels; the most that there can be where the format is not known yet.
+
+    It is not for a stream of which the first look at the file met no packet, as where it begins late.
+    """
+    known: AudioFormat | None = sound.format
+    return 1 if known is not None and known.is_packed else sound.layout.nb_channels
 
 
 def _taken(frame: AudioFrame, cut: int, end: int) -> _Frame:
