@@ -20,8 +20,7 @@ class Usage:
     Attributes:
         cpu_s: user and system time, of all processes that it started and waited for.
         wall_s: from start to end.
-        peak_bytes: the largest sum over its processes of their proportional set sizes, looked at four times a
-            second.
+        peak_bytes: of memory.
     """
 
     cpu_s: float
@@ -29,14 +28,20 @@ class Usage:
     peak_bytes: int
 
 
-def measure(command: Sequence[str], *, watch_memory: bool = False) -> Usage:
+def measure(command: Sequence[str], *, watch_memory: bool = False, show: bool = False) -> Usage:
     """Run a command to its end.
+
+    Args:
+        command: the program and its arguments.
+        watch_memory: add up the memory of all its processes; else the peak is that of the largest one.
+        show: let it print.
 
     Raises:
         RuntimeError: it failed; the message ends with what it said.
     """
     started = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    shown = None if show else subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=shown, stderr=subprocess.PIPE) as process:
         watch = _Watch(process.pid) if watch_memory else None
         said = process.stderr.read() if process.stderr else b""
         _, status, used = os.wait4(process.pid, 0)
@@ -48,7 +53,7 @@ def measure(command: Sequence[str], *, watch_memory: bool = False) -> Usage:
 
 
 class _Watch:
-    """Looks at a process tree's memory until it is stopped."""
+    """Adds up the proportional set sizes of a process tree four times a second; keeps the largest sum."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._peak, self._done = pid, 0, threading.Event()
