@@ -28,10 +28,11 @@ class _LazyGroup(click.Group):
     elsewhere: ClassVar = {
         "synth": "align.pipeline.synth_command",
         "index": "align.pipeline.index_command",
+        "stats": "align.pipeline.stats_command",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["run", "plan", "synth", "inspect", "verify", "index", "clean", "completion"]
+        return ["run", "plan", "synth", "inspect", "verify", "stats", "index", "clean", "completion"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.elsewhere:

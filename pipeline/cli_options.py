@@ -73,7 +73,18 @@ _WINDOW = [
 _OUTPUT = [
     click.option("--format", "formats", default="parquet", show_default=True, help="parquet,webdataset"),
     click.option(
-        "--split", default="train=1", show_default=True, metavar="NAME=SHARE,…", help="e.g. train=0.9,val=0.1"
+        "--split",
+        default="train=1",
+        show_default=True,
+        metavar="NAME=SHARE,…",
+        help="e.g. train=0.9,val=0.1; or file:splits.csv with lines of recording or group id and split.",
+    ),
+    click.option(
+        "--index",
+        "indexes",
+        metavar="NAME,…",
+        help="Index the tar files for energon, dali, wids. Weights and near-duplicates (balance) are indexed "
+        "of themselves for local outputs; none leaves it.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of splits, shards and their order."),
     click.option("--shard-size", default="512MB", show_default=True, metavar="SIZE"),
@@ -200,7 +211,7 @@ def config_from(output: str | None, beam_args: tuple[str, ...] = (), **given: An
         limit=given["limit"],
         scenarios=_words(given["scenario"]),
         exclude=_read_ids(given["exclude"]),
-        splits=given["split"],
+        **_splits(given["split"]),
         seed=given["seed"],
         shard_size=parse_size(given["shard_size"]),
         segment_s=given["segment"],
@@ -213,6 +224,7 @@ def config_from(output: str | None, beam_args: tuple[str, ...] = (), **given: An
         workers=_workers(given["workers"]),
         runner=given["runner"],
         beam_args=beam_args,
+        indexes=_words(given["indexes"]),
     )
 
 
@@ -220,6 +232,26 @@ _SAME_NAME = (
     *("anchor", "redacted", "stereo", "frames", "image_size", "jpeg_quality"),
     *("audio_rate", "imu_rate", "min_coverage", "max_pixels"),
 )
+
+
+def _splits(text: str) -> dict[str, Any]:
+    from align.transforms.plan.splits import read_assignments
+
+    if not text.startswith("file:"):
+        return {"splits": text}
+    path = text.removeprefix("file:")
+    return {"assignments": read_assignments(path, _read(f"--split {text}", path))}
+
+
+def _read(what: str, path: str) -> str:
+    from align.pipeline.storage import absolute, open_binary
+    from align.schemas.errors import UsageError
+
+    try:
+        with open_binary(absolute(path)) as stream:
+            return stream.read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{what}: {error}") from None
 
 
 def _words(text: str | None) -> tuple[str, ...]:
@@ -237,14 +269,7 @@ def _workers(text: str) -> int:
 
 
 def _read_ids(path: str | None) -> tuple[str, ...]:
-    from pathlib import Path
-
-    from align.schemas.errors import UsageError
-
     if not path:
         return ()
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--exclude {path}: {error}") from None
+    lines = _read(f"--exclude {path}", path).splitlines()
     return tuple(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))

@@ -13,11 +13,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from align.pipeline.storage import is_remote
 from align.schemas.errors import UsageError
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS
 
 FORMATS = ("parquet", "webdataset")
+INDEXES = ("balance", "energon", "dali", "wids", "none")
 IN_PROCESS = ("DirectRunner", "FnApiRunner", "direct")
 MEDIA = ("full_scale", "video_540ss", "clips")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -31,6 +33,7 @@ class RunConfig:
         options: what a window is and what is taken from it.
         formats: ``parquet``, ``webdataset`` or both.
         splits: ``train=0.9,val=0.1``; fractions of the groups.
+        assignments: recording or group id -> split, instead of fractions; what it does not name is left out.
         seed: of splits, shards and the order inside a shard.
         shard_size: bytes a shard should not much exceed.
         segment_s: seconds of media that are read in one go.
@@ -43,6 +46,8 @@ class RunConfig:
         workers: processes, or 0 to choose by the size of the job.
         runner: ``DirectRunner`` (Beam's in-process runner) or any other Beam runner.
         beam_args: Beam options, passed through.
+        indexes: what the commit adds beside the shards: ``balance`` (of itself, for local Parquet outputs),
+            ``energon``, ``dali``, ``wids``; or ``none``.
         clocks: clocks.parquet with measured clock corrections.
         unsynced: what becomes of IMU without a verified clock: ``keep``, ``drop`` or ``null``.
         trust_metadata: plan from the metadata's spans without opening any media.
@@ -59,6 +64,7 @@ class RunConfig:
     scenarios: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     splits: str = "train=1"
+    assignments: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     shard_size: int = 512 * 10**6
     segment_s: float = 300.0
@@ -72,12 +78,23 @@ class RunConfig:
     runner: str = "DirectRunner"
     beam_args: tuple[str, ...] = ()
     trust_metadata: bool = False
+    indexes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         known_or_usage("--format", self.formats, FORMATS)
         known_or_usage("--media", (self.media,), MEDIA)
+        known_or_usage("--index", self.indexes, INDEXES)
         checks = [
             (bool(self.formats), f"--format needs at least one of {', '.join(FORMATS)}"),
+            ("none" not in self.indexes or len(self.indexes) == 1, "--index none stands alone"),
+            (
+                "balance" not in self.indexes or "parquet" in self.formats,
+                "--index balance needs Parquet shards",
+            ),
+            (
+                not {"energon", "dali", "wids"} & {*self.indexes} or "webdataset" in self.formats,
+                "--index energon, dali and wids need tar files; add --format parquet,webdataset",
+            ),
             (self.limit is None or self.limit > 0, "--limit must be at least 1"),
             (self.shard_size >= 10**5, "--shard-size must be at least 100KB"),
             (self.segment_s >= 1, "--segment must be at least 1 second"),
@@ -88,6 +105,18 @@ class RunConfig:
         for good, detail in checks:
             if not good:
                 raise UsageError(detail)
+
+    @property
+    def index_kinds(self) -> frozenset[str]:
+        """The indexes that the commit makes.
+
+        ``balance`` reads every picture anew: cheap where the output lies on this machine, a download of all
+        of it otherwise, so remote outputs get it only when it is asked for.
+        """
+        if "none" in self.indexes:
+            return frozenset()
+        own = {"balance"} if "parquet" in self.formats and not is_remote(self.output) else set()
+        return frozenset(own.union(self.indexes))
 
     def sample_config(self) -> dict[str, Any]:
         """What the bytes of a sample depend on beside its recording: nothing of shards, workers or places."""
@@ -103,7 +132,9 @@ class RunConfig:
         return {
             **self.sample_config(),
             "formats": list(self.formats),
-            "splits": self.splits,
+            "splits": f"by file, sha256 {digest(dict(self.assignments))}"
+            if self.assignments
+            else self.splits,
             "seed": self.seed,
             "shard_size": self.shard_size,
             "segment_s": self.segment_s,

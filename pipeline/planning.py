@@ -9,7 +9,7 @@ from align.pipeline.config import RunConfig
 from align.pipeline.isolation import borrow
 from align.pipeline.sources import SourceOptions, find_source
 from align.pipeline.storage import leaves, opener_for
-from align.schemas.errors import AlignError, Fault, Reason
+from align.schemas.errors import AlignError, Fault, Reason, UsageError
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.plan import ImuRange, Segment
 from align.schemas.recording import Recording, Stream
@@ -49,8 +49,39 @@ def source_options(config: RunConfig) -> SourceOptions:
 
 
 def list_recordings(config: RunConfig) -> Iterator[Recording | Fault]:
-    """What the source knows, from metadata alone."""
-    return find_source(config.source)(source_options(config))
+    """What the source knows, from metadata alone.
+
+    Raises:
+        UsageError: a file of splits puts recordings of one group into different splits.
+    """
+    offered = find_source(config.source)(source_options(config))
+    return _assigned(offered, config) if config.assignments else offered
+
+
+def _assigned(offered: Iterator[Recording | Fault], config: RunConfig) -> Iterator[Recording | Fault]:
+    """What the file of splits names; the rest is noted."""
+    splits: dict[str, str] = {}
+    for item in offered:
+        split = _split(item, config) if isinstance(item, Recording) else None
+        if isinstance(item, Recording) and split is None:
+            detail = f"the file of splits names neither it nor its group {item.group_id}"
+            yield Fault(item.recording_id, None, "plan", "no_split", detail, "noted", 0)
+        elif isinstance(item, Recording) and splits.setdefault(item.group_id, str(split)) != split:
+            other = splits[item.group_id]
+            detail = (
+                f"recording {item.recording_id} is in {split}, others of its group {item.group_id} in {other}"
+            )
+            raise UsageError(f"--split: {detail}; a group (participant) must stay on one side")
+        else:
+            yield item
+
+
+def _split(recording: Recording, config: RunConfig) -> str | None:
+    """The recording's split; None where a file of splits does not name it."""
+    if config.assignments:
+        named = config.assignments
+        return named.get(recording.recording_id) or named.get(recording.group_id)
+    return split_of(recording.group_id, parse_splits(config.splits), config.seed)
 
 
 def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = True) -> RecordingPlan:
@@ -72,7 +103,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         Fault(recording.recording_id, start, "plan", code, detail, "skipped")
         for start, code, detail in plan.skipped
     ]
-    split = split_of(recording.group_id, parse_splits(config.splits), config.seed)
+    split = _split(recording, config) or ""
     segments = plan_segments(recording, media, plan, config.options, split=split, segment_s=config.segment_s)
     if survey and recording.imu is not None and plan.starts_ns:
         imu, notes = _survey(recording, config)

@@ -18,7 +18,7 @@ from align.schemas.recording import Recording
 from align.schemas.wire import to_plain
 from align.transforms.write.commit import Store, leftovers, publish_json, read_json
 from align.transforms.write.commit import digest as digest_of
-from align.transforms.write.manifest import FAILURES, MANIFEST
+from align.transforms.write.manifest import FAILURES, MANIFEST, is_payload, listed
 from align.transforms.write.stats import STATS
 
 README = "README.md"
@@ -155,7 +155,7 @@ def _failed(target: Store) -> frozenset[str]:
 
 
 def already_complete(config: RunConfig) -> bool:
-    """Whether a finished data set lies there, every shard as its checksum says, with nothing to retry."""
+    """Whether a finished data set lies there, whole by its checksums, with nothing to retry or add."""
     target = store(config.output)
     try:
         manifest = read_json(target, MANIFEST)
@@ -163,8 +163,9 @@ def already_complete(config: RunConfig) -> bool:
             return False
         if not set(target.names()) >= {README, STATS, FAILURES}:
             return False
-        shards = manifest["shards"]
-        return all(digest_of(target, s["path"]) == (s["bytes"], s["sha256"]) for s in shards)
+        if not config.index_kinds <= {*manifest.get("indexes", ())}:
+            return False
+        return all(digest_of(target, f["path"]) == (f["bytes"], f["sha256"]) for f in listed(manifest))
     except (OSError, AlignError, LookupError, TypeError):
         return False
 
@@ -209,9 +210,9 @@ def clean(output: str) -> Counter[str]:
     if LOCK in names:
         gone[LOCK] = "locks of dead runs"
     if MANIFEST in names:
-        listed = {shard["path"] for shard in read_json(target, MANIFEST)["shards"]}
-        shards = {name for name in names - gone.keys() if name.endswith((".parquet", ".tar"))}
-        gone |= dict.fromkeys(shards - listed, "unlisted shards")
+        known = {file["path"] for file in listed(read_json(target, MANIFEST))}
+        ours = {name for name in names - gone.keys() if is_payload(name)}
+        gone |= dict.fromkeys(ours - known, "unlisted shards")
     for name in gone:
         target.remove(name)
     return Counter(gone.values())

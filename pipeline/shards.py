@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from importlib.metadata import version
@@ -17,10 +17,19 @@ from align.pipeline.stores import store
 from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
 from align.schemas.wire import to_plain
+from align.transforms.index.write import make_loader_indexes
 from align.transforms.plan.segments import shard_count
 from align.transforms.write.card import write_card
 from align.transforms.write.commit import Store, leftovers
-from align.transforms.write.manifest import count, manifest, write_failures, write_manifest
+from align.transforms.write.manifest import (
+    count,
+    disjoint_splits,
+    is_payload,
+    listed,
+    manifest,
+    write_failures,
+    write_manifest,
+)
 from align.transforms.write.shard import REPORTS, Item, ShardReport, ShardSpec, finished_report, write_shard
 from align.transforms.write.stats import merge_all, write_stats
 
@@ -118,7 +127,8 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
         The manifest.
 
     Raises:
-        AlignError: ``lost_windows`` if planned is not written + skipped + failed: nothing is committed then.
+        AlignError: ``lost_windows`` if planned is not written + skipped + failed, ``leak`` if a group is in
+            two splits: nothing is committed then.
     """
     target = store(config.output)
     faults = [fault for _, _, lost in losses for fault in lost]
@@ -132,26 +142,51 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
         files=[file for report in reports for file in report.files],
         counts=count(sum(offered for offered, _, _ in losses), planned, reports, faults),
     )
-    statistics = write_stats(target, merge_all(report.statistics for report in reports))
-    write_failures(target, faults)
+    sums = merge_all(report.statistics for report in reports)
+    content["splits"] = disjoint_splits(sums)
+    _refuse_lost(target, content)
+    content |= _indexes(target, content["shards"], config.index_kinds)
+    statistics = write_stats(target, sums)
+    write_failures(target, faults + _alike_across(content))
     write_card(target, content, statistics)
-    _leave_only(target, {file["path"] for file in content["shards"]})
+    _leave_only(target, content)
     write_manifest(target, content)
     keep_for_later(target, {f"{REPORTS}/{report.name}.json" for report in reports})
     return content
 
 
-def _leave_only(target: Store, listed: set[str]) -> None:
-    """Remove shards of an attempt that cut the same windows differently, and temporary files.
+def _indexes(target: Store, shards: Sequence[Mapping[str, Any]], kinds: frozenset[str]) -> dict[str, Any]:
+    """What the manifest says of the indexes beside the shards; empty without any shard."""
+    made: dict[str, Any] = {"indexes": sorted(kinds)}
+    if shards and "balance" in kinds:
+        from align.transforms.balance.index import make_index  # SciPy's graphs take a while to import
+
+        made |= make_index(target, shards)
+    if shards and kinds - {"balance"}:
+        made["loader_index"] = make_loader_indexes(target, shards, kinds - {"balance"})
+    return made
+
+
+def _alike_across(content: Mapping[str, Any]) -> list[Fault]:
+    """A note where windows of different splits look alike: a leak that no grouping can prevent."""
+    across = content.get("balance", {}).get("across_splits", 0)
+    detail = f"{across} windows look like one of another split; the index says which (duplicate_of)"
+    return [Fault("", None, "commit", "alike_across_splits", detail, "noted", 0)] if across else []
+
+
+def _refuse_lost(target: Store, content: Mapping[str, Any]) -> None:
+    """Check that every shard is there.
 
     Raises:
         AlignError: ``lost_shards``: what was finished has gone meanwhile.
     """
-    names = set(target.names())
-    lost = sorted(listed - names)
-    if lost:
+    if lost := sorted({shard["path"] for shard in content["shards"]}.difference(target.names())):
         detail = f"{lost[0]} was finished, but is no longer there: was the output touched? Run with --resume"
         raise AlignError("lost_shards", detail, stage="commit")
-    shards = {name for name in names if name.endswith((".parquet", ".tar"))}
-    for name in sorted(shards - listed) + leftovers(target):
+
+
+def _leave_only(target: Store, content: Mapping[str, Any]) -> None:
+    """Remove shards and indexes of an attempt that cut the windows differently, and temporary files."""
+    ours = {name for name in target.names() if is_payload(name)}
+    for name in sorted(ours - {file["path"] for file in listed(content)}) + leftovers(target):
         target.remove(name)

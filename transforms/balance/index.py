@@ -81,8 +81,35 @@ def add_index(store: Store, options: IndexOptions = IndexOptions(), *, threads: 
         UsageError: the data set holds tar files only.
     """
     manifest = read_json(store, MANIFEST)
-    shards = [s for s in manifest["shards"] if s["format"] == "parquet"]
-    if manifest["shards"] and not shards:
+    made = make_index(store, manifest["shards"], options, threads=threads)
+    publish_json(store, MANIFEST, manifest | made)
+    balance: dict[str, Any] = made["balance"]
+    return balance
+
+
+def make_index(
+    store: Store,
+    listed: Sequence[Mapping[str, Any]],
+    options: IndexOptions = IndexOptions(),
+    *,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Write the index files of finished shards.
+
+    Args:
+        store: where they lie.
+        listed: the shards, as a manifest lists them; those that are not Parquet are passed over.
+        options: how weights and near-duplicates are found.
+        threads: shards that are looked at at a time.
+
+    Returns:
+        What the manifest is to say of it: ``index``, the files; ``balance``, see :func:`add_index`.
+
+    Raises:
+        UsageError: there are tar files only.
+    """
+    shards = [s for s in listed if s["format"] == "parquet"]
+    if listed and not shards:
         raise UsageError("an index needs Parquet shards; run with --format parquet,webdataset")
     with tempfile.TemporaryDirectory(prefix="align-index-") as folder:
         looks = [Path(folder, f"{number}.parquet") for number in range(len(shards))]
@@ -108,8 +135,7 @@ def add_index(store: Store, options: IndexOptions = IndexOptions(), *, threads: 
         "duplicates": len(same.keys),
         "across_splits": same.across_splits,
     }
-    publish_json(store, MANIFEST, manifest | {"index": entries, "balance": balance})
-    return balance
+    return {"index": entries, "balance": balance}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -36,6 +37,27 @@ def class_weights(counts: Mapping[str, int], alpha: float = 0.5, cap: float = 8.
         for label, n in sorted(counts.items())
         if n
     }
+
+
+def effective_number(counts: Mapping[str, int]) -> float:
+    """How many equally frequent classes would be as diverse: exp of the entropy (Hill number of order 1)."""
+    total = sum(counts.values())
+    return math.exp(-sum(n / total * math.log(n / total) for n in counts.values() if n)) if total else 0.0
+
+
+def pairs(patterns: Mapping[str, int], anchor: str = "image") -> dict[str, int]:
+    """Windows that hold the anchor and another modality, by that modality: what ImageBind is trained on."""
+    found: Counter[str] = Counter()
+    for pattern, n in patterns.items():
+        held = pattern.split("+")
+        found.update({other: n for other in held if anchor in held and other != anchor})
+    return dict(found)
+
+
+def replication(counts: Mapping[str, int]) -> dict[str, float]:
+    """How often each would have to be repeated to be as frequent as the largest."""
+    most = max(counts.values(), default=0)
+    return {label: most / n for label, n in counts.items() if n}
 
 
 def window_weight(labels: Sequence[str], weights: Mapping[str, float]) -> float:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import COLUMNS, SCHEMA_VERSION, arrow_schema
+from align.transforms.check.indexes import check_indexes
 from align.transforms.check.rows import Expected, check_row
 from align.transforms.write.commit import Store, digest, leftovers, local, read_json
 from align.transforms.write.manifest import FAILURES, MANIFEST, Counts
@@ -126,6 +127,7 @@ class _Check:
         yield from self.across()
         yield from self.accounts(counts, {file.format for file in files})
         yield from self.statistics()
+        yield from self.indexes()
 
     def shard(self, file: ShardFile) -> Iterator[Problem]:
         """One file: its path, its bytes, then its rows. Rows of a damaged file are not looked at."""
@@ -152,6 +154,8 @@ class _Check:
     def rows(self, file: ShardFile) -> Iterator[Problem]:
         config = self.manifest["config"]
         rates = config["window_ns"], config["audio_rate"], config["imu_rate"]
+        if not all(type(rate) is int for rate in rates):
+            raise TypeError(f"the manifest's window_ns, audio_rate, imu_rate are {rates}")
         expected = Expected(file.split, *rates, deep=self.deep)
         names: list[bytes] = []
         with self.store.open(file.path) as stream:
@@ -234,6 +238,19 @@ class _Check:
         for fmt, collector in self.collectors.items():
             if json.loads(json.dumps(as_json(collector.result()))) != said:
                 yield Problem(STATS, "bad_stats", f"is not what the samples in {fmt} give")
+
+    def indexes(self) -> Iterator[Problem]:
+        """The files beside the shards, and what the manifest says of the splits."""
+        try:
+            for told in check_indexes(self.store, self.manifest):
+                yield Problem(*told)
+            for split, said in self.manifest.get("splits", {}).items():
+                groups = sum(split in splits for splits in self.groups.values())
+                if groups != said["groups"]:
+                    detail = f"{said['groups']} groups in split {split}, {groups} found"
+                    yield Problem(MANIFEST, "counts", detail)
+        except _MALFORMED as error:
+            yield Problem(MANIFEST, "bad_manifest", f"does not hold: {error!r}")
 
 
 def _listed(shard: Mapping[str, Any]) -> ShardFile:

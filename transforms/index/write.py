@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,37 +33,49 @@ def write_loader_indexes(store: Store, kinds: Sequence[str] = KINDS) -> list[dic
     """Write indexes for other loaders, and list them in the manifest under ``loader_index``.
 
     ``energon``: ``webdataset/.nv-meta`` and a ``.tar.idx`` per shard; ``dali``: an ``.idx`` per shard;
-    ``wids``: ``webdataset/<split>.wids.json``. Repeating it changes nothing.
+    ``wids``: ``webdataset/<split>.wids.json``. Repeating it changes nothing; indexes of other kinds stay.
 
     Args:
         store: where a committed data set with tar files lies.
         kinds: which indexes.
 
     Returns:
-        The manifest's list: path, bytes and sha256 of each file.
+        Of each file written: kind, path, bytes and sha256.
 
     Raises:
         FileNotFoundError: there is no manifest.
         UsageError: an unknown kind, or a data set without tar files.
     """
+    manifest = read_json(store, MANIFEST)
+    entries = make_loader_indexes(store, manifest["shards"], kinds)
+    kept = [e for e in manifest.get("loader_index", ()) if e["kind"] not in kinds]
+    publish_json(store, MANIFEST, manifest | {"loader_index": kept + entries})
+    return entries
+
+
+def make_loader_indexes(
+    store: Store, listed: Sequence[Mapping[str, Any]], kinds: Collection[str]
+) -> list[dict[str, Any]]:
+    """The same for finished shards, as a manifest lists them, without a manifest.
+
+    Raises:
+        UsageError: an unknown kind, or no tar files.
+    """
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
         raise UsageError(f"--index knows {', '.join(KINDS)}; not {', '.join(unknown)}")
-    manifest = read_json(store, MANIFEST)
-    tars = [s for s in manifest["shards"] if s["format"] == "webdataset"]
+    tars = [s for s in listed if s["format"] == "webdataset"]
     if not tars:
         raise UsageError("these indexes need tar files; run with --format parquet,webdataset")
     shards = [_scanned(store, tar) for tar in sorted(tars, key=lambda s: str(s["path"]))]
-    files: dict[str, bytes] = {}
+    files: list[tuple[str, str, bytes]] = []
     if "energon" in kinds:
-        files |= dict(_energon(shards))
+        files += [("energon", name, data) for name, data in _energon(shards)]
     if "dali" in kinds:
-        files |= {s.name.replace(".tar", ".idx"): dali_index(s.samples).encode() for s in shards}
+        files += [("dali", s.name.replace(".tar", ".idx"), dali_index(s.samples).encode()) for s in shards]
     if "wids" in kinds:
-        files |= {f"{n}.wids.json": text.encode() for n, text in _wids(store, tars).items()}
-    entries = [_publish(store, f"{_FOLDER}/{name}", data) for name, data in sorted(files.items())]
-    publish_json(store, MANIFEST, manifest | {"loader_index": entries})
-    return entries
+        files += [("wids", f"{name}.wids.json", text.encode()) for name, text in _wids(store, tars).items()]
+    return [_publish(store, kind, f"{_FOLDER}/{name}", data) for kind, name, data in sorted(files)]
 
 
 def _scanned(store: Store, tar: Mapping[str, Any]) -> _Shard:
@@ -100,7 +112,7 @@ def _wids(store: Store, tars: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {name: wids_index(name, shards) for name, shards in sorted(splits.items())}
 
 
-def _publish(store: Store, path: str, data: bytes) -> dict[str, Any]:
+def _publish(store: Store, kind: str, path: str, data: bytes) -> dict[str, Any]:
     with publish(store, path) as publication:
         publication.stream.write(data)
-    return {"path": path, "bytes": publication.bytes, "sha256": publication.sha256}
+    return {"kind": kind, "path": path, "bytes": publication.bytes, "sha256": publication.sha256}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from align.schemas.errors import AlignError, Fault
 from align.schemas.features import SCHEMA_VERSION
 from align.transforms.write.commit import Store, publish, publish_json, strict_json
 from align.transforms.write.shard import ShardFile, ShardReport, fault_order
+from align.transforms.write.stats import Statistics, groups
 
 MANIFEST = "manifest.json"
 FAILURES = "failures.jsonl"
@@ -88,6 +90,35 @@ def manifest(
         "config_sha256": config_sha256,
         "shards": [asdict(file) for file in sorted(files, key=lambda file: file.path)],
         "counts": asdict(counts),
+    }
+
+
+def listed(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every shard and index file that a manifest lists: at least path, bytes and sha256 of each."""
+    return [entry for kind in ("shards", "index", "loader_index") for entry in content.get(kind, ())]
+
+
+def is_payload(path: str) -> bool:
+    """Whether a file of an output is a shard or an index: what no manifest lists may go."""
+    return path.endswith((".parquet", ".tar", ".idx", ".wids.json")) or "/.nv-meta/" in path
+
+
+def disjoint_splits(statistics: Statistics) -> dict[str, dict[str, int]]:
+    """Windows and groups of each split, for the manifest's ``splits``: no group may be in two.
+
+    Raises:
+        AlignError: ``leak``, one is.
+    """
+    home: dict[str, str] = {}
+    for split in sorted(statistics.sums):
+        for group in groups(statistics, split):
+            if home.setdefault(group, split) != split:
+                detail = f"group {group} is in the splits {home[group]} and {split}; nothing was committed"
+                raise AlignError("leak", detail, stage="commit")
+    counts = Counter(home.values())
+    return {
+        split: {"windows": sums.get("windows", 0), "groups": counts[split]}
+        for split, sums in sorted(statistics.sums.items())
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -31,6 +31,7 @@ STATS = "stats.json"
 
 _FIXED = 1 << 16
 _LABELS_SHOWN = 1000
+_GROUP = "group:"
 _BINS = 10
 
 
@@ -87,6 +88,11 @@ def pattern(row: Mapping[str, Any]) -> str:
     return "+".join(m for m in MODALITIES if _present(row, m)) or "none"
 
 
+def groups(statistics: Statistics, split: str) -> Iterator[str]:
+    """Every ``group_id`` of a split."""
+    return (k.removeprefix(_GROUP) for k in statistics.sums.get(split, ()) if k.startswith(_GROUP))
+
+
 def as_json(statistics: Statistics) -> dict[str, Any]:
     """The content of ``stats.json``: per split counts, hours, coverage and normalisation statistics.
 
@@ -115,7 +121,7 @@ def _sums(row: Mapping[str, Any]) -> dict[str, int]:
     if row["text"] is not None:
         sums |= {"text.empty": int(not row["text"]), "text.sentences": len(row["text"])}
     sums |= {f"scenario:{name}": 1 for name in set(row["scenarios"])}
-    sums[f"group:{row['group_id']}"] = 1
+    sums[f"{_GROUP}{row['group_id']}"] = 1
     for modality in ("audio", "imu"):
         coverage = row["quality"][f"{modality}_coverage"]
         if coverage is not None:
@@ -188,7 +194,7 @@ def _split_json(sums: Mapping[str, int]) -> dict[str, Any]:
         "patterns": _group(sums, "pattern:"),
         "modalities": {m: _modality_json(sums, m) for m in MODALITIES},
         "scenarios": _most_common(_group(sums, "scenario:")),
-        "groups": _most_common(_group(sums, "group:")),
+        "groups": _most_common(_group(sums, _GROUP)),
         "normalisation": {
             "image": {c: _normal(sums, f"image.{c}", 255) for c in "rgb"},
             "audio": _normal(sums, "audio", 1 << 15),
