@@ -1,7 +1,8 @@
 """Plans all of EGO4D from made-up metadata of its size: ``python -m benchmarks.plan_ego4d``.
 
-9,645 recordings, 3,670 hours, 2.6 million windows, 3.85 million sentences. Prints the planner's CPU time, wall
-time and peak memory, then deletes what it made. ``--windows-times 100`` plans a hundred times as many windows.
+9,645 recordings, 3,670 hours, 2.6 million windows, 3.85 million sentences. Prints the planner's CPU time,
+wall time and peak memory, then deletes what it made. ``--windows-times 100`` plans a hundred times as many
+windows.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.plan import ImuRange, Segment
 from align.schemas.recording import Recording, Stream
 from align.schemas.time import NS, TimeSpan
-from align.transforms.align.imu import IMU_MARGIN_NS
+from align.transforms.align.margins import IMU_MARGIN_NS
 from align.transforms.plan.segments import plan_segments
 from align.transforms.plan.splits import parse_splits, split_of
 from align.transforms.plan.windows import plan_windows

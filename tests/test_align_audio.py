@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from align.schemas.media import AudioTrack
 from align.schemas.time import NS, TimeSpan, count_in
-from align.transforms.align.audio import AUDIO_MARGIN_NS, encode_flac, resampled, window_audio
+from align.transforms.align.audio import encode_flac, resampled, window_audio
+from align.transforms.align.margins import AUDIO_MARGIN_NS
 
 RATES = [
     (48_000, 16_000),

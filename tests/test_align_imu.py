@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from align.schemas.media import ImuTrack
 from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
-from align.transforms.align.imu import IMU_MARGIN_NS, window_imu
+from align.transforms.align.imu import window_imu
+from align.transforms.align.margins import IMU_MARGIN_NS
 from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
 
 TABLES = Path(__file__).parents[2] / "shared" / "data" / "ego4d" / "v2" / "imu"

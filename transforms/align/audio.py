@@ -27,9 +27,7 @@ from scipy.special import erf
 
 from align.schemas.media import AudioTrack
 from align.schemas.time import NS, TimeSpan, count_in, round_ties_up
-
-AUDIO_MARGIN_NS = 100_000_000
-"""Sound on either side of a window that its resampling looks at, wherever it was recorded."""
+from align.transforms.align.margins import AUDIO_MARGIN_NS
 
 _TAPER_SHARE = 0.25  # of the margin: its outer part fades, so that the transform sees no edge
 _PASS, _STOP = 0.45, 0.5  # of the lower rate: the transition of the low-pass

@@ -29,9 +29,7 @@ from scipy.signal import firwin, kaiser_beta, upfirdn
 from align.schemas.media import ImuTrack
 from align.schemas.sample import ImuWindow
 from align.schemas.time import NS, TimeSpan, count_in
-
-IMU_MARGIN_NS = NS
-"""Rows on either side of a window that its resampling looks at, wherever they were recorded."""
+from align.transforms.align.margins import IMU_MARGIN_NS
 
 _LONGEST_STEP = 3  # nominal periods: rows further apart belong to different runs
 _DEGREE = 9

@@ -11,8 +11,7 @@ from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.sample import Sample
 from align.schemas.time import TimeSpan
-from align.transforms.align.audio import AUDIO_MARGIN_NS
-from align.transforms.align.imu import IMU_MARGIN_NS
+from align.transforms.align.margins import AUDIO_MARGIN_NS, IMU_MARGIN_NS
 from align.transforms.align.window import ImuSource, WindowBuilder, anchor_time, frame_times
 from align.transforms.read.demux import WindowRequest, read_media
 from align.transforms.read.guard import open_media

@@ -1,0 +1,9 @@
+"""What resampling looks at beyond a window, wherever it was recorded. Planning needs to know it, and only it."""
+
+from align.schemas.time import NS
+
+AUDIO_MARGIN_NS = NS // 10
+"""Sound on either side of a window."""
+
+IMU_MARGIN_NS = NS
+"""IMU rows on either side of a window."""
