@@ -1,4 +1,4 @@
-"""What resampling looks at beyond a window, wherever it was recorded. Planning needs to know it, and only it."""
+"""What resampling looks at beyond a window: all that planning needs to know of it."""
 
 from align.schemas.time import NS
 
