@@ -40,6 +40,7 @@ _FINE_REACH, _FINE_TILT, _FINE_STEP = (
 )  # seconds about the coarse line: level, tilt at the ends
 _TILTS = 81
 _UNKNOWN = np.diag([1.0, 1e-6])  # of (offset, drift), where no window could refine them
+_TELLING = 8.0  # times its noise from which an axis must be explained too
 _SMOOTH_S = 0.15  # Gaussian that parts slow from quick motion: about 1 Hz
 
 
@@ -79,6 +80,9 @@ class Agreement:
         checks: one per window.
         rivalry: evidence of the best other answer over that of this one, 0 to 1.
         explained: share of the seen rotation's power that gyro, map and line explain, 0 to 1.
+        weakest: the same share on that of the picture's principal axes where it is least, of those that turn
+            well above noise; 1 where none does. Motion that happens to look alike does so on one axis.
+        unexplained: what is left, root mean square, in standard errors of picture and gyro.
         quick_gain: gain of quick motion (above some 1 Hz) over that of slow motion: 1 for a camera that shows
             what it records, near 0 for a picture that was stabilised, NaN where there is too little of it.
     """
@@ -88,6 +92,8 @@ class Agreement:
     checks: tuple[Check, ...]
     rivalry: float
     explained: float
+    weakest: float
+    unexplained: float
     quick_gain: float
 
 
@@ -117,6 +123,8 @@ def find_agreement(
         checks,
         found.rivalry,
         1.0 - float((left**2).sum()) / max(float((seen**2).sum()), 1e-30),
+        _weakest(seen, left, float(np.median([w.noise for w in windows]))),
+        _unexplained(left, windows, gyro),
         _quick_gain(windows, gyro, line, mapping),
     )
 
@@ -227,6 +235,22 @@ def _side_by_side(
 ) -> tuple[Floats, Floats]:
     pairs = [predicted_and_seen(w, gyro, line, mapping) for w in windows]
     return np.concatenate([p for p, _ in pairs]), np.concatenate([s for _, s in pairs])
+
+
+def _weakest(seen: Floats, left: Floats, noise: float) -> float:
+    """Least explained share over the principal axes of ``seen`` that stand out of the noise."""
+    if not len(seen):
+        return 1.0
+    _, axes = np.linalg.eigh(seen.T @ seen)
+    power, rest = ((seen @ axes) ** 2).mean(axis=0), ((left @ axes) ** 2).mean(axis=0)
+    told = power > (_TELLING * noise) ** 2
+    return float((1 - rest[told] / power[told]).min()) if told.any() else 1.0
+
+
+def _unexplained(left: Floats, windows: list[Window], gyro: GyroIntegral) -> float:
+    length = float(np.median(np.concatenate([w.end - w.start for w in windows])))
+    error = np.hypot(np.median([w.noise for w in windows]), gyro.noise(length))
+    return float(left.std() / max(float(error), 1e-12)) if len(left) else 0.0
 
 
 def _quick_gain(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> float:

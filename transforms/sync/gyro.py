@@ -43,6 +43,9 @@ class GyroIntegral:
             (self.times_ns[gaps + 1] - self.origin_ns) / NS,
         )
         own = (self.times_ns - self.origin_ns) / NS
+        second = np.diff(np.asarray(gyro, np.float64), n=2, axis=0)
+        white = 1.4826 * float(np.median(np.abs(second))) / np.sqrt(6)  # of three rows with weights 1, -2, 1
+        self._walk = white * float(np.sqrt(np.median(steps) / NS))
         step = min(float(np.median(steps)) / NS, _SMOOTH_S / 2)
         even = np.arange(0.0, own[-1] + step, step)
         rate = np.stack([np.interp(even, own, axis) for axis in np.asarray(gyro, np.float64).T], axis=1)
@@ -72,6 +75,10 @@ class GyroIntegral:
         """Angular rate, rad/s [..., 3]."""
         inside = np.clip(seconds, 0.0, (self.end_ns - self.origin_ns) / NS)
         return np.asarray(self._rate(inside), np.float64)
+
+    def noise(self, interval: float) -> float:
+        """Standard error of an integral over ``interval`` seconds from the rows' white noise, radians."""
+        return self._walk * float(np.sqrt(interval))
 
     def covers(self, start: Floats, end: Floats) -> NDArray[np.bool_]:
         """Whether each ``[start, end]`` (seconds) lies inside the rows and touches no gap."""

@@ -23,7 +23,8 @@ Floats = NDArray[np.float64]
 Look = Callable[[Sequence[TimeSpan]], list[list[Flow]]]
 """What moves where in each of some windows of the picture."""
 
-_SETTLED_S = 0.15e-3  # a line known this well needs no further look
+_SETTLED_S, _SETTLED_WINDOWS = 0.35e-3, 5  # a line known this well, by so many, needs no further look
+_HOPELESS = 0.3  # share of the seen rotation that is explained; a pair below it needs none either
 _JOINED_S = 1e-3  # lines that meet at a joint to within this, or within their errors, are one line
 _GAP_PERIODS = 3
 _NEAR_JOINT_NS = NS
@@ -144,16 +145,16 @@ class _Eye:
 
 
 def _is_settled(judgement: Judgement) -> bool:
-    if judgement.line is None:
-        return (
-            judgement.status == "refuted"
-            and judgement.windows >= 8
-            and judgement.agreeing * 3 < judgement.windows
-        )
-    centres = (
-        [c.window.centre for c in judgement.agreement.checks] if judgement.agreement else [judgement.line.at]
-    )
-    return max(judgement.line.sigma_at(t) for t in (centres[0], centres[-1])) <= _SETTLED_S
+    """Whether a further look would change nothing that matters."""
+    agreement, line = judgement.agreement, judgement.line
+    if agreement is None:
+        return False
+    if line is None:
+        hopeless = agreement.explained < _HOPELESS and 3 * judgement.agreeing < judgement.windows
+        return judgement.status == "refuted" and hopeless
+    centres = [c.window.centre for c in agreement.checks]
+    all_agree = judgement.agreeing == judgement.windows >= _SETTLED_WINDOWS
+    return all_agree and max(line.sigma_at(t) for t in (centres[0], centres[-1])) <= _SETTLED_S
 
 
 def _judge_pieces(

@@ -25,8 +25,8 @@ from align.transforms.read.probe import clock_offset_ns, time_base
 from align.transforms.sync.flow import WIDTH, Flow, Gray, follow, small_luma
 
 _SHORTEST_NS, _LONGEST_NS = 3 * NS, 12 * NS
-_PARTS = 10  # a short piece is cut into so many windows
-_FIRST_SHARE, _FIRST_LEAST, _FIRST_MOST = 0.4, 4, 40
+_PARTS = 12  # a short piece is cut into so many windows
+_FIRST_SHARE, _FIRST_LEAST, _FIRST_MOST = 0.4, 5, 40
 _PLANAR_8_BIT = frozenset(
     {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"}
 )

@@ -28,7 +28,9 @@ _MOVING = 4.0  # rotation over its noise from which a window must agree or speak
 _TURNING = np.radians(0.5)  # rad/s, root mean square; a gyro below it says that the camera stood still
 _SHARE = 0.75  # of the windows that are judged must agree
 _EXPLAINED = 0.5  # of the seen rotation's power, by one line and one map
-_RIVALRY = 0.75  # evidence of another answer over that of the best from which none can be chosen
+_WEAKEST = 0.6  # of the power on every axis that turns well above noise
+_UNEXPLAINED = 8.0  # standard errors of picture and gyro; a true pair leaves three to five
+_RIVALRY = 0.7  # evidence of another answer over that of the best from which none can be chosen
 _SHARPEST = 5e-3  # seconds; a vaguer line is no measurement
 _QUICK_GAIN = 0.6  # quick motion that the picture shows by less than this was taken out of it
 
@@ -164,6 +166,12 @@ def _objection(agreement: Agreement, judged: int, agreeing: int) -> _Objection |
         return _Objection(
             f"the motion repeats itself: another offset explains {agreement.rivalry:.0%} as much", False
         )
+    if agreement.weakest < _WEAKEST:
+        words = f"on one axis the gyro explains {agreement.weakest:.0%} only: the motions may just look alike"
+        return _Objection(words, False)
+    if agreement.unexplained > _UNEXPLAINED:
+        words = f"what the gyro leaves unexplained is {agreement.unexplained:.0f} times the noise"
+        return _Objection(words, False)
     if abs(agreement.line.drift) > MAX_DRIFT:
         return _Objection(f"it would mean a drift of {agreement.line.drift * 1e6:.0f} ppm", False)
     if sigma > _SHARPEST:
