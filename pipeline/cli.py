@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
@@ -146,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before = logging.root.manager.disable
     if not debug:
         logging.disable(logging.CRITICAL)  # what matters is said in one line; Beam would add tracebacks
+        threading.excepthook = lambda _: None
     try:
         align.main([a for a in arguments if a != "--debug"], prog_name="align", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -161,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{type(error).__name__}: {error} (a defect of align; --debug shows where)", 1, debug)
     finally:
         logging.disable(before)
+        threading.excepthook = threading.__excepthook__
 
 
 def _leave(reason: BaseException) -> NoReturn:

@@ -63,6 +63,17 @@ def total(folder: str) -> Counter[str]:
     return counts
 
 
+def lost_worker(folder: str, error: Exception) -> AlignError | None:
+    """What Beam's complaint about a broken channel means, if it is one and a worker process is gone."""
+    dead = _dead_worker(folder) if "Channel closed" in str(error) else None
+    return _worker_died(dead) if dead else None
+
+
+def _worker_died(pid: int) -> AlignError:
+    detail = f"worker process {pid} died (out of memory?); run again with --resume"
+    return AlignError("worker_died", detail, stage="write")
+
+
 def _dead_worker(folder: str) -> int | None:
     pids = {int(p.name.split("-")[0]) for p in Path(folder).iterdir() if p.suffix != ".tmp"}
     return next((pid for pid in sorted(pids) if not is_running(pid)), None)
@@ -85,9 +96,8 @@ def watch(
                 show(total(folder))
                 dead = _dead_worker(folder) if stop else None
                 dead_looks = dead_looks + 1 if dead else 0
-                if stop and dead_looks == _DEAD_LOOKS:
-                    detail = f"worker process {dead} died (out of memory?); run again with --resume"
-                    stop(AlignError("worker_died", detail, stage="write"))
+                if stop and dead and dead_looks == _DEAD_LOOKS:
+                    stop(_worker_died(dead))
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()

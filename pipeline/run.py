@@ -14,7 +14,7 @@ from align.pipeline.config import IN_PROCESS, RunConfig
 from align.pipeline.isolation import start_early
 from align.pipeline.lock import locked, refuse_if_held
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
-from align.pipeline.progress import watch
+from align.pipeline.progress import lost_worker, watch
 from align.pipeline.resume import Inputs, already_complete, begin, look_at_inputs, refuse_unfit
 from align.pipeline.shards import SplitTotals
 from align.pipeline.stopping import Leave, last_word, stoppable
@@ -93,7 +93,7 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
                 done = pipeline.run()
                 done.wait_until_finish()
             except Exception as error:
-                raise last_word(heartbeats) or error from None
+                raise last_word(heartbeats) or lost_worker(heartbeats, error) or error from None
     return replace(result_of(config), stages=stage_counts(done))
 
 

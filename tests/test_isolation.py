@@ -1,4 +1,4 @@
-"""Decoding in a child: the same samples as here, and a child that crashes, hangs or swells costs one segment."""
+"""Decoding in a child gives the same samples; one that crashes, hangs or swells costs one segment."""
 
 import sys
 import time
