@@ -1,0 +1,158 @@
+"""The trial rig of ``align sync``: rendered truth, foreign gyros and clocks out of reach, as one table.
+
+    python -m benchmarks.sync_trials FOLDER [--count 8] [--duration 40] [--pairs 500]
+
+Renders recordings below FOLDER once (minutes), follows their flow once, and pairs pictures with many gyros.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from align.schemas.media import ImuTrack, VideoInfo
+from align.schemas.time import NS, ClockMap, TimeSpan
+from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
+from align.transforms.read.probe import probe_media
+from align.transforms.sync.clocks import clock_map
+from align.transforms.sync.flow import Flow
+from align.transforms.sync.measure import Measured, measure_imu, moved
+from align.transforms.sync.picture import look
+from align.transforms.sync.verdict import SyncOptions
+from align.transforms.synth.layout import synthesize
+from align.transforms.synth.options import SynthOptions
+from align.transforms.synth.truth import RecordingTruth, read_truth
+
+NOISY = {"gyro_noise": 0.01, "gyro_bias": (0.01, -0.02, 0.005)}
+KINDS = {
+    "walking": {"seed": 11, "imu_offset_s": 0.731, "imu_drift_ppm": 120.0, "imu_axes": "yXZ", **NOISY},
+    "pan": {"seed": 12, "motion": "pan", "imu_offset_s": -1.2, "imu_drift_ppm": -200.0, **NOISY},
+    "walking, object, VFR": {
+        "seed": 13,
+        "foreground": True,
+        "vfr": 0.1,
+        "imu_offset_s": 1.9,
+        "imu_drift_ppm": 200.0,
+        **NOISY,
+    },
+    "VP9": {"seed": 15, "codec": "vp9", "imu_offset_s": -0.3, "imu_drift_ppm": 50.0, **NOISY},
+    "static": {"seed": 16, "motion": "static", **NOISY},
+}
+
+
+@dataclass
+class Trial:
+    """A rendered recording, its flow followed once."""
+
+    kind: str
+    uri: str
+    video: VideoInfo
+    imu: ImuTrack
+    truth: RecordingTruth
+    seen: dict[TimeSpan, list[Flow]] = field(default_factory=dict)
+    cpu_s: float = 0.0
+
+    def look(self, spans: Sequence[TimeSpan]) -> list[list[Flow]]:
+        """The flow in windows of the picture, from memory where it was followed before."""
+        missing = [s for s in spans if s not in self.seen]
+        begin = time.process_time()
+        if missing:
+            self.seen.update(zip(missing, look(self.uri, self.video, missing), strict=True))
+        self.cpu_s += time.process_time() - begin
+        return [self.seen[s] for s in spans]
+
+    def measured(self, imu: ImuTrack) -> Measured:
+        """This picture against any gyro."""
+        return measure_imu(
+            self.truth.recording_id,
+            self.video.span,
+            self.truth.joints_ns,
+            imu,
+            self.look,
+            SyncOptions(),
+            self.video.keyframes_ns,
+        )
+
+
+def load(folder: Path, kind: str) -> list[Trial]:
+    out = []
+    for truth in read_truth(folder).recordings:
+        uri = str(folder / "v2/full_scale" / f"{truth.recording_id}.mp4")
+        table = str(folder / "v2/imu" / f"{truth.recording_id}.csv")
+        video, survey = probe_media(uri).video, survey_imu(table)
+        if video is None:
+            raise ValueError(f"{uri} holds no video")
+        imu = read_imu(table, imu_range(survey, survey.span), ClockMap(), survey.span)
+        out.append(Trial(kind, uri, video, imu, truth))
+    return out
+
+
+def worst_error_ms(trial: Trial, found: Measured) -> float:
+    """Greatest difference from the true clock at any instant of the video."""
+    rows = trial.imu.gyro_ns[::20]
+    true = trial.truth.imu_clock.to_recording(rows)
+    inside = (true >= trial.video.span.start_ns) & (true < trial.video.span.end_ns)
+    return float(np.abs(clock_map(found.rows).to_recording(rows) - true)[inside].max()) / 1e6
+
+
+def matched(trials: list[Trial]) -> None:
+    print("| recordings | known | worst error ms, median / max | in 3σ | drift ppm, max | CPU s a minute |")
+    for kind in KINDS:
+        mine = [t for t in trials if t.kind == kind]
+        begin = time.process_time()
+        found = [(t, t.measured(t.imu)) for t in mine]
+        minutes = sum(t.video.span.length_ns for t in mine) / NS / 60
+        cpu = (time.process_time() - begin) / minutes
+        known = [(t, m) for t, m in found if all(r.is_known for r in m.rows)]
+        errors = [worst_error_ms(t, m) for t, m in known]
+        honest = [
+            e <= 3e-6 * max(r.sigma_ns or 0 for r in m.rows) for e, (_, m) in zip(errors, known, strict=True)
+        ]
+        drift = [abs((m.rows[0].drift_ppm or 0) - t.truth.imu_clock.pieces[0].drift_ppm) for t, m in known]
+        figures = (
+            f"{np.median(errors):.2f} / {max(errors):.2f} | {sum(honest)} of {len(honest)} | {max(drift):.1f}"
+            if known
+            else "- | - | -"
+        )
+        print(f"| {kind} | {len(known)} of {len(mine)} | {figures} | {cpu:.1f} |", flush=True)
+
+
+def foreign(trials: list[Trial], count: int) -> None:
+    """Pictures with the gyros of other recordings, and with their own out of reach."""
+    pairs = [(a, b, 0) for a in trials for b in trials if a is not b]
+    pairs += [(a, a, s * NS) for a in trials for s in (9, -12, 17)]
+    np.random.default_rng(1).shuffle(pairs)
+    verdicts: Counter[str] = Counter()
+    for a, b, shift in pairs[:count]:
+        found = a.measured(moved(b.imu, shift))
+        verdicts.update([found.rows[0].status])
+        if found.rows[0].is_known:
+            print("FALSE:", a.truth.recording_id, b.truth.recording_id, shift, found.rows[0])
+    print(f"foreign or out of reach, {min(count, len(pairs))} pairs: {dict(verdicts)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--duration", type=float, default=40.0)
+    parser.add_argument("--pairs", type=int, default=500)
+    asked = parser.parse_args()
+    trials: list[Trial] = []
+    for kind, options in KINDS.items():
+        folder = asked.folder / kind.replace(", ", "-")
+        if not (folder / "truth.json").exists():
+            synthesize(folder, SynthOptions(count=asked.count, duration_s=asked.duration, **options))  # type: ignore[arg-type]
+        trials += load(folder, kind)
+    matched(trials)
+    foreign([t for t in trials if t.kind != "static"], asked.pairs)
+
+
+if __name__ == "__main__":
+    main()
