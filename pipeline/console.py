@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -92,12 +93,16 @@ def finish(result: RunResult) -> int:
     for shard_format in dict.fromkeys(s["format"] for s in result.manifest["shards"]):
         shards = [s for s in result.manifest["shards"] if s["format"] == shard_format]
         table.add_row(f"{shard_format} shards", f"{len(shards):,} ({_size(sum(s['bytes'] for s in shards))})")
+    for row in _split_rows(result.manifest):
+        table.add_row(*row)
     if result.stages:
         table.add_row("where time went", _stages(result.stages))
     console.print(table)
     console.print(f"\nlook at it:   align inspect {output}\ncheck it:     align verify {output}")
     load = f"""python -c "import datasets; print(datasets.load_dataset('{output}'))\""""
     console.print(f"load it:      {load}", soft_wrap=True)
+    if "index" not in result.manifest:
+        console.print(f"weigh it:     align index {output}  (weights, near-duplicates)")
     if counts["failed"] or counts["windows_skipped"]:
         console.print(f"what is lost: {output}/failures.jsonl")
     if result.too_many_failures:
@@ -105,6 +110,17 @@ def finish(result: RunResult) -> int:
         console.print(f"[red]{counts['failed']} of {planned} windows failed: more than --max-failures allows")
         return 3
     return 0
+
+
+def _split_rows(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What each split holds, and whether something leads from one to another."""
+    splits, balance = manifest.get("splits", {}), manifest.get("balance")
+    for name, said in splits.items():
+        held = f"{said['windows']:,} windows of {said['groups']:,} groups"
+        yield f"split {name}", held + (", in no other split" if len(splits) > 1 else "")
+    if balance:
+        across = f", {balance['across_splits']:,} across splits" if len(splits) > 1 else ""
+        yield "near-duplicates", f"{balance['duplicates']:,}{across}"
 
 
 def _stages(counts: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from align.schemas.recording import Recording
 from align.schemas.wire import to_plain
 from align.transforms.write.commit import Store, leftovers, publish_json, read_json
 from align.transforms.write.commit import digest as digest_of
-from align.transforms.write.manifest import FAILURES, MANIFEST, is_payload, listed
+from align.transforms.write.manifest import FAILURES, MANIFEST, listed
 from align.transforms.write.stats import STATS
 
 README = "README.md"
@@ -211,8 +211,8 @@ def clean(output: str) -> Counter[str]:
         gone[LOCK] = "locks of dead runs"
     if MANIFEST in names:
         known = {file["path"] for file in listed(read_json(target, MANIFEST))}
-        ours = {name for name in names - gone.keys() if is_payload(name)}
-        gone |= dict.fromkeys(ours - known, "unlisted shards")
+        shards = {name for name in names - gone.keys() if name.endswith((".parquet", ".tar"))}
+        gone |= dict.fromkeys(shards - known, "unlisted shards")
     for name in gone:
         target.remove(name)
     return Counter(gone.values())

@@ -24,7 +24,6 @@ from align.transforms.write.commit import Store, leftovers
 from align.transforms.write.manifest import (
     count,
     disjoint_splits,
-    is_payload,
     listed,
     manifest,
     write_failures,
@@ -32,6 +31,8 @@ from align.transforms.write.manifest import (
 )
 from align.transforms.write.shard import REPORTS, Item, ShardReport, ShardSpec, finished_report, write_shard
 from align.transforms.write.stats import merge_all, write_stats
+
+_OURS, _ENERGON = (".parquet", ".tar", ".idx", ".wids.json"), "webdataset/.nv-meta/"
 
 ShardKey = tuple[str, int, int]
 """Split, index of the shard within it, number of its shards."""
@@ -187,6 +188,7 @@ def _refuse_lost(target: Store, content: Mapping[str, Any]) -> None:
 
 def _leave_only(target: Store, content: Mapping[str, Any]) -> None:
     """Remove shards and indexes of an attempt that cut the windows differently, and temporary files."""
-    ours = {name for name in target.names() if is_payload(name)}
-    for name in sorted(ours - {file["path"] for file in listed(content)}) + leftovers(target):
+    known = {file["path"] for file in listed(content)}
+    ours = {name for name in target.names() if name.endswith(_OURS) or name.startswith(_ENERGON)}
+    for name in sorted(ours - known) + leftovers(target):
         target.remove(name)

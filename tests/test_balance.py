@@ -18,7 +18,14 @@ from align.schemas.sample import EncodedImage
 from align.transforms.balance.duplicates import clusters, picture_hash, representatives
 from align.transforms.balance.index import IndexOptions, add_index
 from align.transforms.balance.negatives import identity, narration_id, not_negatives
-from align.transforms.balance.weights import class_weights, tally, window_weight
+from align.transforms.balance.weights import (
+    class_weights,
+    effective_number,
+    pairs,
+    replication,
+    tally,
+    window_weight,
+)
 from align.transforms.write.commit import local
 
 # -- Weights -------------------------------------------------------------------------------------------
@@ -59,6 +66,20 @@ def test_tallies_of_parts_add_up_and_windows_without_labels_have_a_class():
 def test_a_window_weighs_as_its_rarest_label():
     weights = {"a": 1.0, "b": 3.0, "": 2.0}
     assert [window_weight(labels, weights) for labels in (["a", "b"], ["a"], [])] == [3.0, 1.0, 2.0]
+
+
+def test_the_effective_number_counts_classes_as_if_they_were_equally_frequent():
+    assert effective_number({"a": 5, "b": 5, "c": 5}) == pytest.approx(3)
+    assert effective_number({"a": 9, "b": 0}) == pytest.approx(1)
+    assert effective_number({"a": 3, "b": 1}) == pytest.approx(4 / 27**0.25)  # 2^H, H in bits
+    assert effective_number({}) == 0
+
+
+def test_pairs_are_what_stands_with_the_picture_and_replication_evens_them_out():
+    patterns = {"image+audio+imu": 10, "image+audio": 30, "audio+imu": 99, "image": 5, "none": 7}
+    assert pairs(patterns) == {"audio": 40, "imu": 10}
+    assert replication(pairs(patterns)) == {"audio": 1.0, "imu": 4.0}
+    assert replication({}) == {}
 
 
 # -- Near-duplicates -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.schemas.errors import UsageError
-from align.transforms.plan.splits import parse_splits, split_of
+from align.transforms.plan.splits import parse_splits, read_assignments, split_of
 
 
 def test_splits_are_read_exactly():
@@ -49,3 +49,33 @@ def test_any_group_lands_in_a_split(group, seed):
     splits = parse_splits("train=0.9,val=0.1")
     assert split_of(group, splits, seed) in ("train", "val")
     assert split_of(group, parse_splits("all"), seed) == "all"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("s.csv", "id,split\nu1,train\n\n# held out\nu2 , val\n"),
+        ("s.csv", "u1,train\nu2,val\nu1,train"),
+        ("s.toml", 'train = ["u1"]\nval = ["u2"]\n'),
+    ],
+)
+def test_a_file_says_which_split(name, text):
+    assert read_assignments(name, text) == {"u1": "train", "u2": "val"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("s.csv", "u1,train\nu1,val", "line 2: u1 is in train and in val"),
+        ("s.csv", "u1", "line 1: is not a recording or group id"),
+        ("s.csv", "u1,train,x", "line 1"),
+        ("s.csv", "u1,../x", "cannot name a split"),
+        ("s.csv", "\n", "names no recording"),
+        ("s.toml", "train = 3", "train is not a list"),
+        ("s.toml", "train = [3]", "train is not a list"),
+        ("s.toml", "train", "s.toml"),
+    ],
+)
+def test_a_malformed_file_of_splits_is_a_usage_error(name, text, words):
+    with pytest.raises(UsageError, match=words):
+        read_assignments(name, text)

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from align.schemas.errors import Fault
 from align.schemas.sample import EncodedAudio, EncodedImage, ImuWindow
 from align.schemas.time import NS, TimeSpan
+from align.transforms.balance.index import add_index
 from align.transforms.check.rows import Expected, check_row
 from align.transforms.check.verify import verify
+from align.transforms.index.write import write_loader_indexes
+from align.transforms.write.commit import local
 from align.transforms.write.row import to_row
 
 
@@ -254,3 +257,46 @@ def test_no_manifest_makes_verify_raise(make_sample, write_dataset):
         assert isinstance(verify(str(out)).problems, tuple)
 
     check()
+
+
+@pytest.fixture
+def indexed(dataset):
+    add_index(local(dataset))
+    write_loader_indexes(local(dataset))
+    return dataset
+
+
+@pytest.mark.parametrize(
+    "pattern", ["index/train-00000*", "webdataset/*.wids.json", "webdataset/.nv-meta/split.yaml"]
+)
+def test_a_damaged_or_lost_index_is_found(indexed, pattern):
+    assert codes(indexed) == set()
+    path = next(indexed.glob(pattern))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert codes(indexed) == {"checksum"}
+    path.unlink()
+    assert codes(indexed) == {"no_index"}
+
+
+def test_an_index_of_other_windows_is_found(indexed):
+    manifest = indexed / "manifest.json"
+    entries = json.loads(manifest.read_text())["index"]
+    edit_json(manifest, lambda m: m["index"][0].update(shard=entries[1]["shard"]))
+    assert codes(indexed) == {"index_keys"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda m: m["index"].pop(), "unlisted"),
+        (lambda m: m["index"][0].update(path="../x"), "bad_path"),
+        (lambda m: m["loader_index"][0].update(path="data/x"), "bad_path"),
+        (lambda m: m["index"][0].pop("bytes"), "bad_manifest"),
+        (lambda m: m.update(index=[None]), "bad_manifest"),
+        (lambda m: m.update(splits={"train": {"groups": 9, "windows": 16}}), "counts"),
+    ],
+)
+def test_a_manifest_that_lists_indexes_wrongly_is_found(indexed, change, code):
+    edit_json(indexed / "manifest.json", change)
+    assert code in codes(indexed)

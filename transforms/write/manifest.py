@@ -98,11 +98,6 @@ def listed(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [entry for kind in ("shards", "index", "loader_index") for entry in content.get(kind, ())]
 
 
-def is_payload(path: str) -> bool:
-    """Whether a file of an output is a shard or an index: what no manifest lists may go."""
-    return path.endswith((".parquet", ".tar", ".idx", ".wids.json")) or "/.nv-meta/" in path
-
-
 def disjoint_splits(statistics: Statistics) -> dict[str, dict[str, int]]:
     """Windows and groups of each split, for the manifest's ``splits``: no group may be in two.
 
