@@ -78,7 +78,7 @@ class GyroIntegral:
 
     def noise(self, interval: float) -> float:
         """Standard error of an integral over ``interval`` seconds from the rows' white noise, radians."""
-        return self._walk * float(np.sqrt(interval))
+        return float(self._walk * np.sqrt(interval))
 
     def covers(self, start: Floats, end: Floats) -> NDArray[np.bool_]:
         """Whether each ``[start, end]`` (seconds) lies inside the rows and touches no gap."""
