@@ -52,7 +52,7 @@ _JUMP_NS = 10 * NS
 """Shorter stretches are read through."""
 
 _LANDING_PACKETS = 2000
-_BACKOFF_NS = (NS, 4 * NS, 16 * NS, 64 * NS)
+_BACKOFF_NS = (0, NS, 4 * NS, 16 * NS, 64 * NS)
 
 
 @dataclass(frozen=True, slots=True)
