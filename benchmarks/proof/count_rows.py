@@ -56,7 +56,7 @@ def _late(name: str, fps: Fraction, rate: int) -> Recipe:
 
 
 def _counted(written: Written, rows: list[dict], options: AlignOptions) -> Result:  # type: ignore[type-arg]
-    judged = judge(written, rows)
+    judged = judge(written, rows, options)
     span = written.recipe.end_s - written.recipe.frames[0]
     expected = int((span * NS - options.window_ns) // options.stride_ns) + 1
     counts = {len(soundfile.read(_bytes(row))[0]) for row in rows if row["audio"]}

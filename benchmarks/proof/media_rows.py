@@ -178,7 +178,7 @@ def rows(folder: Path) -> Iterator[Result]:
 def _run(cases: Sequence[tuple[str, Recipe]], options: AlignOptions, folder: Path) -> Iterator[Result]:
     written = [(title, write(recipe, folder)) for title, recipe in cases]
     shards = run([recording_of(w) for _, w in written], options)
-    judged = [(t, w, judge(w, shards.rows.get(_id(w), []))) for t, w in written]
+    judged = [(t, w, judge(w, shards.rows.get(_id(w), []), options)) for t, w in written]
     for title in dict.fromkeys(t for t, *_ in judged):
         yield _result(title, [(w, j) for t, w, j in judged if t == title])
 
@@ -195,32 +195,50 @@ def recording_of(written: Written) -> Recording:
     )
 
 
-def judge(written: Written, rows: Sequence[dict[str, Any]]) -> Judged:
-    """Compare a recording's windows with its truth."""
+def judge(written: Written, rows: Sequence[dict[str, Any]], options: AlignOptions = OPTIONS) -> Judged:
+    """Compare a recording's windows, of 1 s and ten frames each, with its truth."""
     held, shift = written.held, shift_of(written.recipe, written.held)
-    times_ns = [round(t * NS) for t in held.frames]
-    sound, shown, apart, gaps, wrong, pictures = [0.0], [0.0], [0.0], [0.0], 0, 0
+    sound, shown, apart, gaps = [0.0], [0.0], [0.0], [0.0]
+    span_ns = (held.frames[-1] - held.frames[0]) * NS
+    wrong = 11 * max(int((span_ns - options.window_ns) // options.stride_ns) + 1 - len(rows), 0)
+    pictures = wrong
     for row in rows:
-        targets = [row["start_ns"] + NS * k // 20 for k in range(1, 20, 2)]
-        got = [(row["image"], row["image_time_ns"], row["start_ns"] + NS // 2)]
-        got += list(zip(row["frames"] or [], row["frame_times_ns"] or [], targets, strict=True))
-        late = []
-        for image, time_ns, target in got:
-            due = max(bisect_right(times_ns, target) - 1, 0)
-            number = None if image is None else number_in(_pixels(image))
-            wrong += number != due + held.first or abs(time_ns - times_ns[due]) > 1
-            meant = written.recipe.frames[due + held.first] + shift
-            late.append(float(Fraction(time_ns, NS) - meant) * 1e3)
-        pictures += len(got)
-        shown += map(abs, late)
+        late = [_late_ms(written, *picture) for picture in _pictures(row)]
+        there = [ms for ms in late if ms is not None]
+        pictures += len(late)
+        wrong += len(late) - len(there)
+        shown += map(abs, there)
         gaps.append(_gap_error_ms(row, held.sound))
         if row["audio"] is not None:
             delay_ms = _delay_ms(row, float(shift))
             sound.append(abs(delay_ms))
-            apart += [abs(delay_ms - picture_ms) for picture_ms in late]
-    if not rows:
-        wrong += 1
+            apart += [abs(delay_ms - picture_ms) for picture_ms in there]
     return Judged(max(sound), max(shown), max(apart), max(gaps), wrong, pictures)
+
+
+def _pictures(row: dict[str, Any]) -> Iterator[tuple[dict[str, Any] | None, int | None, int]]:
+    """The anchor and the frames of a window: picture, its time, and the instant it was taken for."""
+    yield row["image"], row["image_time_ns"], row["start_ns"] + NS // 2
+    frames, times = row["frames"] or [], row["frame_times_ns"] or []
+    for k in range(10):
+        there = len(frames) == 10
+        target = row["start_ns"] + NS * (2 * k + 1) // 20
+        yield frames[k] if there else None, times[k] if there else None, target
+
+
+def _late_ms(
+    written: Written, image: dict[str, Any] | None, time_ns: int | None, target_ns: int
+) -> float | None:
+    """How late a picture stands; None if it is another than the one on screen at the target."""
+    held, recipe = written.held, written.recipe
+    times_ns = [round(t * NS) for t in held.frames]
+    due = max(bisect_right(times_ns, target_ns) - 1, 0)
+    if image is None or time_ns is None or abs(time_ns - times_ns[due]) > 1:
+        return None
+    if number_in(_pixels(image)) != due + held.first:
+        return None
+    meant = recipe.frames[due + held.first] + shift_of(recipe, held)
+    return float(Fraction(time_ns, NS) - meant) * 1e3
 
 
 def _pixels(image: dict[str, Any]) -> Any:
