@@ -50,7 +50,7 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="multimodal-align", prog_name="align")
 @click.option("--debug", is_flag=True, help="Show tracebacks; works after any command.")
 def align(debug: bool) -> None:
-    r"""Raw egocentric recordings in, time-aligned, image-paired windows out.
+    """Raw egocentric recordings in, time-aligned, image-paired windows out.
 
     \b
     Try it on made-up recordings:
@@ -67,7 +67,7 @@ def align(debug: bool) -> None:
 @click.option("--output", metavar="DIR", help="Empty or new folder (or gs://, s3://) for the data set.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]")
 def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None:
-    r"""Turn recordings into sharded, time-aligned windows.
+    """Turn recordings into sharded, time-aligned windows.
 
     \b
     align run --source ego4d --input ego4d_data --output out --window 5 --format parquet,webdataset
@@ -91,7 +91,7 @@ def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None
 @run_options
 @click.option("--trust-metadata", is_flag=True, help="Open no media at all: go by what the metadata says.")
 def plan(trust_metadata: bool, **given: Any) -> None:
-    """Show what a run would read and write; opens nothing beyond headers."""
+    """Show what a run would read and write; opens headers only."""
     config = replace(config_from(None, **given), trust_metadata=trust_metadata)
     from align.pipeline.console import print_plan
     from align.pipeline.run import plan as plan_run
@@ -102,7 +102,11 @@ def plan(trust_metadata: bool, **given: Any) -> None:
 @align.command()
 @click.argument("path")
 def inspect(path: str) -> None:
-    """Look at a recording's streams, clocks, gaps and faults, or at a data set's manifest."""
+    """Look at a recording's timeline or a data set's manifest.
+
+    PATH is a media file (streams, clocks, gaps and faults on one timeline), an IMU table, or a finished
+    data set.
+    """
     from align.pipeline.console import print_inspection
 
     print_inspection(path)
@@ -112,7 +116,7 @@ def inspect(path: str) -> None:
 @click.argument("out")
 @click.option("--deep", is_flag=True, help="Decode every picture and sound too.")
 def verify(out: str, deep: bool) -> None:
-    """Check every shard of OUT against its checksum, count and invariants."""
+    """Check every shard of OUT: checksums, counts, invariants."""
     from align.pipeline.console import print_verification
 
     sys.exit(print_verification(out, deep=deep))
@@ -121,7 +125,10 @@ def verify(out: str, deep: bool) -> None:
 @align.command()
 @click.argument("out")
 def clean(out: str) -> None:
-    """Remove what dead runs left in OUT: temporary files, stale locks, shards that no manifest lists."""
+    """Remove what dead runs left in OUT.
+
+    That is temporary files, stale locks, and shards that no manifest lists.
+    """
     from align.pipeline.resume import clean as clean_output
 
     removed = clean_output(out)
@@ -131,7 +138,10 @@ def clean(out: str) -> None:
 @align.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print shell completion: add `eval "$(align completion bash)"` to your shell's start-up file."""
+    """Print shell completion.
+
+    Add `eval "$(align completion bash)"` to your shell's start-up file.
+    """
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

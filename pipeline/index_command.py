@@ -18,7 +18,7 @@ import click
 @click.option("--loaders", metavar="NAME,…", help="Also index the tar files for energon, dali, wids.")
 @click.option("--threads", type=int, default=1, help="Shards looked at at a time.")
 def index(out: str, loaders: str | None, threads: int, **given: Any) -> None:
-    r"""Index a finished data set OUT for training.
+    """Index a finished data set OUT for training.
 
     Writes OUT/index: per window its sampling weight, the window whose near-duplicate it is, and hashes of
     picture and narration. align.load uses it (balance=True, duplicates="drop").

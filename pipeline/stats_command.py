@@ -19,7 +19,10 @@ Shown = Mapping[str, Any]
 @click.argument("out")
 @click.option("--json", "raw", is_flag=True, help="Print stats.json and the manifest's balance as they are.")
 def stats(out: str, raw: bool) -> None:
-    """Show what a finished data set OUT holds: patterns of modalities, groups, coverage, normalisation."""
+    """Show what a finished data set OUT holds.
+
+    Patterns of modalities, scenarios, groups, coverage, normalisation.
+    """
     from align.pipeline.stores import store
     from align.schemas.errors import UsageError
     from align.transforms.write.commit import read_json, strict_json

@@ -51,7 +51,7 @@ def sync(
     resume: bool,
     workers: str,
 ) -> None:
-    r"""Measure each recording's IMU clock against its picture.
+    """Measure each recording's IMU clock against its picture.
 
     \b
     align sync --source ego4d --input ego4d_data --output clocks.parquet --report sync.html

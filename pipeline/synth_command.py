@@ -117,7 +117,7 @@ _NUMBERED: dict[str, Any] = {"type": int, "multiple": True, "metavar": "INDEX"}
 @click.option("--no-narration", **_NUMBERED, help="This recording has no narrations.")
 @click.option("--force", is_flag=True, help="Replace synthetic recordings that are already there.")
 def synth(folder: Path, size: tuple[int, int], force: bool, **options: Any) -> None:
-    r"""Make EGO4D-layout recordings with known truth.
+    """Make EGO4D-layout recordings with known truth.
 
     A camera turns inside a textured room. Its gyroscope and accelerometer, its microphone and its
     narrations tell of the same course of events; now and then a flash, a click and a tap happen at one

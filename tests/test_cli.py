@@ -137,7 +137,9 @@ def test_inspect_shows_every_stream(say: Callable[..., Said], shared_ego4d: Path
 )
 def test_help_and_version_answer(arguments: list[str], words: str) -> None:
     command = [sys.executable, "-m", "align.pipeline.cli", *arguments]
-    assert words in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert words in shown
+    assert "\\b" not in shown, "click's mark for text that is not to be wrapped"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -87,7 +87,7 @@ def test_a_child_gives_the_very_rows_that_this_process_gives(segments, decoder):
     ids=["segfault", "exit", "hang", "no memory", "one big piece", "many pieces"],
 )
 def test_a_lost_child_costs_the_windows_it_had_not_delivered(segments, decoder, trouble, code, said):
-    child = decoder(trouble, timeout_s=3.0 if code == "decode_timeout" else 60.0)
+    child = decoder(trouble, timeout_s=15.0 if code == "decode_timeout" else 60.0)
     bad, good = segments
     items = list(child.samples(bad, SECOND, "c"))
     assert [type(item) for item in items] == [pa.RecordBatch, pa.RecordBatch, Fault, Fault]
