@@ -3,7 +3,7 @@
     python -m benchmarks.fuzz --seconds 1200 --seed 1
 
 A case is a valid file with a few of its bytes changed, cut, doubled or swapped for hostile numbers and words.
-Cases follow from the seed, so that a finding can be repeated: ``--target csv --seed 1 --first 417 --cases 1``.
+Cases follow from the seed, so a finding can be repeated: ``--target csv --seed 1 --first 417 --cases 1``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from align.transforms.synth.layout import synthesize
 from align.transforms.synth.options import SynthOptions
 
 WORDS = (
-    b"nan", b"inf", b"-inf", b"1e308", b"1e18", b"-1", b"0", b"9" * 30, b"2.", b"1,5", b"null", b"true", b"[]",
-    b"{}", b'"', b"\\ud800", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"\n\n", b";", b",,", b"\x00", b"..", b"/",
-    b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x01", b"moov", b"moof", b"elst", b"stts",
+    b"nan", b"inf", b"-inf", b"1e308", b"1e18", b"-1", b"0", b"9" * 30, b"2.", b"1,5", b"null", b"true",
+    b"[]", b"{}", b"\"", b"\\ud800", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"\n\n", b";", b",,", b"\x00",
+    b"..", b"/", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x01", b"moov", b"moof", b"elst", b"stts",
 )  # fmt: skip
 
 

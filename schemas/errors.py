@@ -64,6 +64,8 @@ class AlignError(Exception):
 
 
 def _rebuild(kind: type[AlignError], code: str, detail: str, stage: Stage) -> AlignError:
+    if issubclass(kind, UsageError):
+        return kind(detail, code=code, stage=stage)
     return kind(code, detail, stage=stage)
 
 
