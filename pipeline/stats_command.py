@@ -122,10 +122,13 @@ def _normalisation(split: str, told: Shown) -> Table:
     rows = [(f"image {c}", "0 to 1", found["image"][c]) for c in "rgb"]
     rows += [("audio", "-1 to 1", found["audio"])]
     rows += [(c, unit, found["imu"][c]) for c, unit in zip(IMU_CHANNELS, IMU_UNITS, strict=True)]
-    table = _table(f"{split}: values", "", "unit", "mean", "std")
+    quantiles = ("0.01", "0.25", "0.5", "0.75", "0.99")
+    shown = [f"{float(share):.0%}" for share in quantiles]
+    table = _table(f"{split}: values", "", "unit", "mean", "std", *shown)
     for name, unit, values in rows:
         if values["n"]:
-            table.add_row(name, unit, *(f"{values[key]:.4g}" for key in ("mean", "std")))
+            numbers = [values["mean"], values["std"], *(values["quantiles"][share] for share in quantiles)]
+            table.add_row(name, unit, *(f"{number:.4g}" for number in numbers))
     return table
 
 
