@@ -30,7 +30,7 @@ _IMU_HEADER = (
 )
 _X264 = ("-c:v", "libx264", "-preset", "fast", "-b:v", "6M", "-bf", "3")
 CODECS = {
-    "h264-gop250": (*_X264, "-g", "250", "-keyint_min", "25"),
+    "h264-gop250": (*_X264, "-g", "250", "-sc_threshold", "0"),
     "h264-gop30": (*_X264, "-g", "30", "-keyint_min", "30", "-sc_threshold", "0"),
     "vp9": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "7", "-b:v", "4M", "-g", "240"),
 }
