@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import BinaryIO, cast
+from functools import cache
+from typing import Any, BinaryIO, cast
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -31,9 +32,7 @@ def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     if not is_remote(uri):
         return os.path.exists(uri)
-    from apache_beam.io.filesystems import FileSystems
-
-    return bool(FileSystems.exists(uri))
+    return bool(file_systems().exists(uri))
 
 
 def open_binary(uri: str) -> BinaryIO:
@@ -45,9 +44,8 @@ def open_binary(uri: str) -> BinaryIO:
     if not is_remote(uri):
         return open(uri, "rb")
     from apache_beam.io.filesystem import CompressionTypes
-    from apache_beam.io.filesystems import FileSystems
 
-    return cast(BinaryIO, FileSystems.open(uri, compression_type=CompressionTypes.UNCOMPRESSED))
+    return cast(BinaryIO, file_systems().open(uri, compression_type=CompressionTypes.UNCOMPRESSED))
 
 
 def list_names(folder: str) -> frozenset[str]:
@@ -60,9 +58,7 @@ def list_names(folder: str) -> frozenset[str]:
             return frozenset(os.listdir(folder))
         except (FileNotFoundError, NotADirectoryError):
             return frozenset()
-    from apache_beam.io.filesystems import FileSystems
-
-    found = FileSystems.match([join(folder, "*")])[0].metadata_list
+    found = file_systems().match([join(folder, "*")])[0].metadata_list
     return frozenset(meta.path.rsplit("/", 1)[-1] for meta in found)
 
 
@@ -74,9 +70,7 @@ def sizes_and_stamps(folder: str) -> dict[str, tuple[int, str]]:
         except OSError:
             return {}
         return {name: (stat.st_size, str(stat.st_mtime_ns)) for name, stat in found.items()}
-    from apache_beam.io.filesystems import FileSystems
-
-    objects = FileSystems.match([join(folder, "*")])[0].metadata_list
+    objects = file_systems().match([join(folder, "*")])[0].metadata_list
     return {m.path.rsplit("/", 1)[-1]: (m.size_in_bytes, str(m.last_updated_in_seconds)) for m in objects}
 
 
@@ -90,6 +84,16 @@ def leaves(uri: str, folder: str) -> bool:
         return False
     root = os.path.realpath(absolute(folder))
     return os.path.commonpath([root, os.path.realpath(uri)]) != root
+
+
+@cache
+def file_systems() -> Any:
+    """Beam's file systems, ready for use: some do not work before they were given options, be they empty."""
+    from apache_beam.io.filesystems import FileSystems
+
+    if FileSystems._pipeline_options is None:  # a pipeline or worker that began before has set them
+        use_options(())
+    return FileSystems
 
 
 def use_options(arguments: Sequence[str]) -> None:

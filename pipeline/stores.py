@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, cast
 
-from align.pipeline.storage import absolute, is_remote, join, open_binary
+from align.pipeline.storage import absolute, file_systems, is_remote, join, open_binary
 from align.transforms.write.commit import Store, local
 
 
@@ -25,10 +25,9 @@ class BeamStore:
     def create(self, path: str) -> IO[bytes]:
         """Open for writing; the object appears when the stream is closed."""
         from apache_beam.io.filesystem import CompressionTypes
-        from apache_beam.io.filesystems import FileSystems
 
         kind = CompressionTypes.UNCOMPRESSED
-        return cast(IO[bytes], FileSystems.create(join(self.root, path), compression_type=kind))
+        return cast(IO[bytes], file_systems().create(join(self.root, path), compression_type=kind))
 
     def seal(self, stream: IO[bytes]) -> None:
         """Close: an object store has what was closed without an error."""
@@ -37,35 +36,29 @@ class BeamStore:
     def rename(self, source: str, target: str) -> None:
         """Copy and delete; a repeated rename finds its work done."""
         from apache_beam.io.filesystem import BeamIOError
-        from apache_beam.io.filesystems import FileSystems
 
         full_source, full_target = join(self.root, source), join(self.root, target)
         try:
-            FileSystems.rename([full_source], [full_target])
+            file_systems().rename([full_source], [full_target])
         except BeamIOError as error:
-            if FileSystems.exists(full_source) or not FileSystems.exists(full_target):
+            if file_systems().exists(full_source) or not file_systems().exists(full_target):
                 raise OSError(f"cannot rename {source} to {target}: {error}") from error
 
     def open(self, path: str) -> IO[bytes]:
         """Open for reading."""
-        from apache_beam.io.filesystems import FileSystems
-
         full = join(self.root, path)
-        if not FileSystems.exists(full):
+        if not file_systems().exists(full):
             raise FileNotFoundError(full)
         return open_binary(full)
 
     def remove(self, path: str) -> None:
         """Delete; what is not there is no error."""
         from apache_beam.io.filesystem import BeamIOError
-        from apache_beam.io.filesystems import FileSystems
 
         with suppress(BeamIOError):
-            FileSystems.delete([join(self.root, path)])
+            file_systems().delete([join(self.root, path)])
 
     def names(self) -> Iterator[str]:
         """Every object under the prefix, sorted."""
-        from apache_beam.io.filesystems import FileSystems
-
-        found = FileSystems.match([f"{self.root}/**"])[0].metadata_list
+        found = file_systems().match([f"{self.root}/**"])[0].metadata_list
         return iter(sorted(meta.path[len(self.root) + 1 :] for meta in found))
