@@ -30,10 +30,11 @@ class _LazyGroup(click.Group):
         "synth": "align.pipeline.synth_command",
         "index": "align.pipeline.index_command",
         "stats": "align.pipeline.stats_command",
+        "sync": "align.pipeline.sync_command",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["run", "plan", "synth", "inspect", "verify", "stats", "index", "clean", "completion"]
+        return ["run", "plan", "sync", "synth", "inspect", "verify", "stats", "index", "clean", "completion"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in self.elsewhere:

@@ -66,6 +66,13 @@ _WINDOW = [
     click.option(
         "--joints", default="skip", show_default=True, help="Windows across camera files: skip or keep."
     ),
+    click.option("--clocks", metavar="FILE", help="Correct the IMU's clocks by what align sync measured."),
+    click.option(
+        "--unsynced",
+        default="null",
+        show_default=True,
+        help="Where the IMU was refuted: null IMU, drop the window, or keep both.",
+    ),
     click.option(
         "--max-pixels", type=int, default=64_000_000, show_default=True, help="Refuse larger pictures."
     ),
@@ -225,11 +232,12 @@ def config_from(output: str | None, beam_args: tuple[str, ...] = (), **given: An
         runner=given["runner"],
         beam_args=beam_args,
         indexes=_words(given["indexes"]),
+        clocks=given["clocks"] or "",
     )
 
 
 _SAME_NAME = (
-    *("anchor", "redacted", "stereo", "frames", "image_size", "jpeg_quality"),
+    *("anchor", "redacted", "stereo", "unsynced", "frames", "image_size", "jpeg_quality"),
     *("audio_rate", "imu_rate", "min_coverage", "max_pixels"),
 )
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from align.pipeline.storage import is_remote
+from align.pipeline.storage import absolute, is_remote, open_binary
 from align.schemas.errors import UsageError
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS
@@ -48,8 +48,8 @@ class RunConfig:
         beam_args: Beam options, passed through.
         indexes: what the commit adds beside the shards: ``balance`` (of itself, for local Parquet outputs),
             ``energon``, ``dali``, ``wids``; or ``none``.
-        clocks: clocks.parquet with measured clock corrections.
-        unsynced: what becomes of IMU without a verified clock: ``keep``, ``drop`` or ``null``.
+        clocks: the table that ``align sync`` wrote; empty for clocks as the source states them.
+        clocks_sha256: of its content.
         trust_metadata: plan from the metadata's spans without opening any media.
     """
 
@@ -79,6 +79,8 @@ class RunConfig:
     beam_args: tuple[str, ...] = ()
     trust_metadata: bool = False
     indexes: tuple[str, ...] = ()
+    clocks: str = ""
+    clocks_sha256: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         known_or_usage("--format", self.formats, FORMATS)
@@ -105,6 +107,8 @@ class RunConfig:
         for good, detail in checks:
             if not good:
                 raise UsageError(detail)
+        if self.clocks:
+            object.__setattr__(self, "clocks_sha256", _sha256_of("--clocks", self.clocks))
 
     @property
     def index_kinds(self) -> frozenset[str]:
@@ -120,7 +124,8 @@ class RunConfig:
 
     def sample_config(self) -> dict[str, Any]:
         """What the bytes of a sample depend on beside its recording: nothing of shards, workers or places."""
-        return {"source": self.source, "media": self.media, **self.options.as_dict()}
+        clocks = {"clocks": self.clocks_sha256 or None}
+        return {"source": self.source, "media": self.media, **clocks, **self.options.as_dict()}
 
     @property
     def sample_sha256(self) -> str:
@@ -149,6 +154,14 @@ def digest(value: object) -> str:
     """SHA-256 of a JSON value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sha256_of(what: str, path: str) -> str:
+    try:
+        with open_binary(absolute(path)) as stream:
+            return hashlib.sha256(stream.read()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{what} {path} cannot be read: {error.strerror or error}") from None
 
 
 def known_or_usage(what: str, values: Iterable[str], known: Iterable[str]) -> None:

@@ -52,8 +52,13 @@ def list_recordings(config: RunConfig) -> Iterator[Recording | Fault]:
     """What the source knows, from metadata alone.
 
     Raises:
-        UsageError: a file of splits puts recordings of one group into different splits.
+        UsageError: a file of splits puts recordings of one group into different splits; the table of clocks
+            is none.
     """
+    if config.clocks:
+        from align.pipeline.measured_clocks import measured_clocks
+
+        measured_clocks(config)
     offered = find_source(config.source)(source_options(config))
     return _assigned(offered, config) if config.assignments else offered
 
@@ -92,6 +97,10 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         config: the run.
         survey: read through the IMU table to learn its units, rates and where its rows lie.
     """
+    if config.clocks:
+        from align.pipeline.measured_clocks import with_measured_clock
+
+        recording = with_measured_clock(recording, config)
     try:
         media = _claimed(recording) if config.trust_metadata else _probe(recording.video, config)
         video = _check_video(recording, media, config)
@@ -188,5 +197,4 @@ def _rows_of(segment: Segment, imu: ImuSurvey | ImuRange) -> ImuRange:
     assert stream is not None
     first, last = segment.starts_ns[0], segment.starts_ns[-1] + segment.window_ns
     reach = TimeSpan(first, last).widened(IMU_MARGIN_NS)
-    clock = stream.clock
-    return imu_range(imu, TimeSpan(clock.to_stream(reach.start_ns), clock.to_stream(reach.end_ns)))
+    return imu_range(imu, stream.clock.span_on_stream(reach))

@@ -28,6 +28,8 @@ class AlignOptions:
         cross_joints: keep windows that cross a joint between camera files.
         redacted: ``skip`` windows that touch a redacted span, or ``keep`` them.
         stereo: ``skip`` side-by-side videos, or ``crop-left``.
+        unsynced: where the IMU was measured not to be the picture's: ``null`` IMU, ``drop`` the window, or
+            ``keep`` both.
         frames: pictures per window.
         image_size: short side in pixels.
         jpeg_quality: 1 to 100.
@@ -44,6 +46,7 @@ class AlignOptions:
     cross_joints: bool = False
     redacted: Literal["skip", "keep"] = "skip"
     stereo: Literal["skip", "crop-left"] = "skip"
+    unsynced: Literal["keep", "drop", "null"] = "null"
     frames: int = 1
     image_size: int = 256
     jpeg_quality: int = 90
@@ -59,6 +62,7 @@ class AlignOptions:
         _check(self.anchor in ("grid", "narration", "keyframe"), f"unknown --anchor {self.anchor!r}")
         _check(self.redacted in ("skip", "keep"), "--redacted is skip or keep")
         _check(self.stereo in ("skip", "crop-left"), "--stereo is skip or crop-left")
+        _check(self.unsynced in ("keep", "drop", "null"), "--unsynced is keep, drop or null")
         _check(1 <= self.frames <= 1000, "--frames must be between 1 and 1000")
         _check(16 <= self.image_size <= 8192, "--image-size must be between 16 and 8192 pixels")
         _check(1 <= self.jpeg_quality <= 100, "--jpeg-quality must be between 1 and 100")

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 
 from align.schemas.media import MediaInfo
 from align.schemas.time import ClockMap, TimeSpan
 
 Kind = Literal["video", "audio", "imu"]
+SyncStatus = Literal["verified", "corrected", "refuted", "unobservable"]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPiece:
+    """What was measured of the IMU's clock, from ``start_ns`` (recording clock) until the next piece.
+
+    Attributes:
+        offset_ns: what was added to the IMU's times at ``start_ns``; None where nothing was proven.
+        drift_ppm: by how much the recording clock gains on the IMU's.
+        sigma_ns: standard error of the offset.
+    """
+
+    start_ns: int
+    status: SyncStatus
+    offset_ns: int | None = None
+    drift_ppm: float = 0.0
+    sigma_ns: int | None = None
+
+    def offset_at(self, time_ns: int) -> int | None:
+        """What was added to the IMU's times to give this recording time."""
+        if self.offset_ns is None:
+            return None
+        drift = self.drift_ppm * 1e-6
+        return self.offset_ns + round(drift / (1 + drift) * (time_ns - self.start_ns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +80,7 @@ class Recording:
         joints_ns: where original camera files were joined: no window crosses one by default.
         redacted: spans that were blanked.
         stereo: frames hold two pictures side by side.
+        imu_sync: what was measured of the IMU's clock, ascending; empty where nothing was.
         absent: stream kind -> why it is None although one might expect it, in words.
         claimed: what the metadata says of the file; enough for an estimate, never used for reading.
     """
@@ -69,5 +97,11 @@ class Recording:
     redacted: tuple[TimeSpan, ...] = ()
     scenarios: tuple[str, ...] = ()
     stereo: bool = False
+    imu_sync: tuple[SyncPiece, ...] = ()
     absent: dict[str, str] = field(default_factory=dict)
     claimed: MediaInfo | None = None
+
+    def imu_sync_at(self, time_ns: int) -> SyncPiece | None:
+        """The piece of the IMU's clock that an instant falls into; before the first piece, the first."""
+        which = bisect_right(self.imu_sync, time_ns, key=attrgetter("start_ns")) - 1
+        return self.imu_sync[max(which, 0)] if self.imu_sync else None

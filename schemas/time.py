@@ -135,6 +135,38 @@ class ClockMap:
         """Recording time of one stream time."""
         return int(self.to_recording(np.array([time_ns], np.int64))[0])
 
+    def then(self, after: ClockMap) -> ClockMap:
+        """The map that applies this one first and ``after`` to what it gives, exact to 2 ns."""
+        if self.is_identity:
+            return after
+        starts = {p.start_ns for p in self.pieces} | {self._entry(p.start_ns) for p in after.pieces}
+        return ClockMap(tuple(self._joined(after, start) for start in sorted(starts)))
+
+    def _entry(self, time_ns: int) -> int:
+        """The stream time that leads to ``time_ns``, or, where rounding forbids it, to just after."""
+        found = self.to_stream(time_ns)
+        return found + (self.at(found) < time_ns)
+
+    def _joined(self, after: ClockMap, start_ns: int) -> ClockPiece:
+        between = self.at(start_ns)
+        first, second = self._piece_at(start_ns), after._piece_at(between)
+        rate = (1 + first.drift_ppm * 1e-6) * (1 + second.drift_ppm * 1e-6)
+        return ClockPiece(start_ns, after.at(between) - start_ns, (rate - 1) * 1e6)
+
+    def _piece_at(self, time_ns: int) -> ClockPiece:
+        return self.pieces[max(bisect_right([p.start_ns for p in self.pieces], time_ns) - 1, 0)]
+
+    def span_on_stream(self, span: TimeSpan) -> TimeSpan:
+        """Holds every stream time that leads into the span, also where the clock leaps back at a join."""
+        ends: list[int] = []
+        for k, piece in enumerate(self.pieces):
+            alone = ClockMap((piece,))
+            start, end = (alone.to_stream(t) for t in (span.start_ns, span.end_ns))
+            start = start if k == 0 else max(start, piece.start_ns)
+            end = end if k + 1 == len(self.pieces) else min(end, self.pieces[k + 1].start_ns)
+            ends += [start - 1, end + 1] if start <= end else []
+        return TimeSpan(min(ends), max(ends)) if ends else TimeSpan(*[self.to_stream(span.start_ns)] * 2)
+
     def to_stream(self, time_ns: int) -> int:
         """A stream time that maps to within a nanosecond of ``time_ns``; in a join's gap, the join."""
         entries = [self.at(p.start_ns) for p in self.pieces]

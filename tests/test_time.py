@@ -104,3 +104,44 @@ def test_a_piece_holds_from_its_start_and_the_first_before_it() -> None:
 def test_a_clock_map_without_ascending_pieces_is_refused() -> None:
     with pytest.raises(ValueError, match="ascending"):
         ClockMap((ClockPiece(1, 0), ClockPiece(1, 0)))
+
+
+PIECES = st.lists(
+    st.tuples(st.integers(1, 20), st.integers(-(10**9), 10**9), st.floats(-500, 500)), min_size=1, max_size=4
+)
+
+
+def clock_of(parts: list[tuple[int, int, float]]) -> ClockMap:
+    starts = np.cumsum([length for length, _, _ in parts]) * NS
+    return ClockMap(tuple(ClockPiece(int(s), o, d) for s, (_, o, d) in zip(starts, parts, strict=True)))
+
+
+@given(PIECES, PIECES, st.lists(st.integers(-30 * NS, 90 * NS), max_size=20))
+def test_clocks_in_a_row_are_one_clock(one, two, times) -> None:
+    first, second = clock_of(one), clock_of(two)
+    # A clock that leaps back passes some times twice: one piece cannot say what the second map did to both.
+    entries = [first.at(p.start_ns) for p in first.pieces]
+    leaps = [first.at(p.start_ns - 1) >= first.at(p.start_ns) for p in first.pieces[1:]]
+    if any(leaps) or entries != sorted(entries):
+        return
+    joined = first.then(second)
+    edges = [p.start_ns for p in joined.pieces]
+    for time in times:
+        if all(abs(time - e) > 2 for e in edges):
+            assert abs(joined.at(time) - second.at(first.at(time))) <= 2
+
+
+@given(
+    PIECES, st.integers(-30 * NS, 90 * NS), st.integers(0, 20 * NS), st.lists(st.integers(-30 * NS, 90 * NS))
+)
+def test_the_span_on_the_stream_misses_no_time_that_leads_into_a_span(parts, start, length, times) -> None:
+    clock, span = clock_of(parts), TimeSpan(start, start + length)
+    reach = clock.span_on_stream(span)
+    assert all(reach.holds(t) for t in times if span.holds(clock.at(t)))
+
+
+def test_a_span_that_only_a_leap_back_repeats_is_looked_for_on_both_sides() -> None:
+    clock = ClockMap((ClockPiece(0, 0), ClockPiece(10 * NS, -NS)))
+    reach = clock.span_on_stream(TimeSpan(9_500_000_000, 9_600_000_000))
+    assert reach.holds(9_500_000_000)
+    assert reach.holds(10_550_000_000)

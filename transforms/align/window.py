@@ -159,12 +159,26 @@ class WindowBuilder:
         if track is None:
             self._missing["imu"] = self._imu.missing or Reason.NOT_RECORDED
             return None
+        if self._is_refuted():
+            self._missing["imu"] = Reason.SYNC_REFUTED
+            return None
         with stage("align"):
             result = window_imu(track, self._window, self._options.imu_rate)
         self._quality["imu_coverage"] = result.coverage
         self._quality["imu_max_gap_ns"] = result.max_gap_ns
         self._quality["imu_rate_hz"] = track.gyro_rate_hz or None
         return None if self._too_little("imu", result.coverage, self._imu.span) else result.imu
+
+    def _is_refuted(self) -> bool:
+        """Whether the IMU must not be used; notes what is known of its clock at the window's centre."""
+        centre = self._window.center_ns
+        piece = self._recording.imu_sync_at(centre)
+        if piece is None:
+            return False
+        self._quality["sync_status"] = piece.status
+        self._quality["sync_offset_ns"] = piece.offset_at(centre)
+        self._quality["sync_sigma_ns"] = piece.sigma_ns
+        return piece.status == "refuted" and self._options.unsynced != "keep"
 
     def _too_little(self, modality: str, coverage: float, span: TimeSpan | None) -> bool:
         """Whether the modality is to be null; notes why: beyond the stream's ends, or a hole in it."""

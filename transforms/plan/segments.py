@@ -11,7 +11,7 @@ from itertools import groupby
 from align.schemas.media import MediaInfo
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
-from align.schemas.recording import Narration, Recording
+from align.schemas.recording import Narration, Recording, SyncPiece
 from align.schemas.time import NS, TimeSpan
 from align.transforms.plan.cost import estimate
 from align.transforms.plan.windows import WindowPlan
@@ -65,6 +65,7 @@ def plan_segments(
             recording=replace(
                 bare,
                 narrations=_inside(narrations, part, options.window_ns),
+                imu_sync=_holding(recording, reach),
                 redacted=tuple(r for r in recording.redacted if r.touches(reach)),
             ),
             media=bare_media,
@@ -82,6 +83,12 @@ def _cut(starts: tuple[int, ...], parts: float) -> Iterator[tuple[int, ...]]:
     first, reach = starts[0], starts[-1] - starts[0] + 1
     for _, run in groupby(starts, key=lambda start: (start - first) * count // reach):
         yield tuple(run)
+
+
+def _holding(recording: Recording, reach: TimeSpan) -> tuple[SyncPiece, ...]:
+    """The pieces of the IMU's clock that instants of the span fall into."""
+    first = recording.imu_sync_at(reach.start_ns)
+    return tuple(p for p in recording.imu_sync if p == first or reach.holds(p.start_ns))
 
 
 def _inside(

@@ -41,7 +41,8 @@ def plan_windows(
     """Place the windows and apply the rules to them.
 
     A window is left out as ``stereo`` (the video is side by side and is not cropped), ``redacted`` (it
-    touches a blanked span), ``joint`` (it crosses the joint of two camera files) or ``outside_video``
+    touches a blanked span), ``sync_refuted`` (its IMU is not the picture's, and that was to be left out),
+    ``joint`` (it crosses the joint of two camera files) or ``outside_video``
     (it is centred on a narration so close to an end that it does not fit).
 
     Args:
@@ -119,6 +120,7 @@ def _skip_rule(
     stereo = recording.stereo and options.stereo == "skip"
     redacted = _merged(recording.redacted if options.redacted == "skip" else ())
     redacted_starts = [r.start_ns for r in redacted]
+    drop_unsynced = options.unsynced == "drop"
     joints = sorted(() if options.cross_joints else recording.joints_ns)
 
     def rule(start_ns: int) -> tuple[str, str] | None:
@@ -133,6 +135,12 @@ def _skip_rule(
         last = bisect_left(redacted_starts, end_ns) - 1  # of the spans that begin before the window's end
         if last >= 0 and redacted[last].end_ns > start_ns:
             return "redacted", f"touches the redacted span {_shown(redacted[last])}"
+        sync = recording.imu_sync_at((start_ns + end_ns + 1) // 2) if drop_unsynced else None
+        if sync is not None and sync.status == "refuted":
+            return (
+                "sync_refuted",
+                "the IMU is not the picture's; --unsynced null keeps the rest of the window",
+            )
         first = bisect_right(joints, start_ns)
         if first < len(joints) and joints[first] < end_ns:
             return "joint", f"crosses the joint of two camera files at {joints[first] / NS:.3f} s"

@@ -8,17 +8,20 @@ clock. Offset, drift and sigma are null where nothing could be proven.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from align.schemas.errors import AlignError
+from align.schemas.recording import Recording, SyncPiece, SyncStatus
 from align.schemas.time import ClockMap, ClockPiece
-from align.transforms.sync.line import Line
-from align.transforms.sync.verdict import Judgement, Status
+
+if TYPE_CHECKING:  # a run reads tables, and need not wait for SciPy
+    from align.transforms.sync.line import Line
+    from align.transforms.sync.verdict import Judgement
 
 SCHEMA = pa.schema(
     [
@@ -59,7 +62,7 @@ class ClockRow:
     stream: str
     start_ns: int
     end_ns: int
-    status: Status
+    status: SyncStatus
     offset_ns: int | None
     drift_ppm: float | None
     sigma_ns: int | None
@@ -118,10 +121,35 @@ def on_stream_clock(line: Line, start_ns: int, origin_ns: int) -> tuple[int, flo
 
 def clock_map(rows: Iterable[ClockRow]) -> ClockMap:
     """From one stream's clock to the recording clock; pieces that were not measured stay as they are."""
-    ordered = sorted(rows, key=lambda r: r.start_ns)
-    if not ordered:
-        return ClockMap()
-    return ClockMap(tuple(ClockPiece(r.start_ns, r.offset_ns or 0, r.drift_ppm or 0.0) for r in ordered))
+    pieces = [ClockPiece(r.start_ns, r.offset_ns or 0, r.drift_ppm or 0.0) for r in _pieces(rows)]
+    return ClockMap(tuple(pieces)) if pieces else ClockMap()
+
+
+def with_clock(recording: Recording, rows: Iterable[ClockRow]) -> Recording:
+    """The recording, its IMU on the clock that was measured, and with the verdicts on it.
+
+    Args:
+        recording: from a source.
+        rows: of this recording's IMU; without any, or without an IMU, the recording stays as it is.
+    """
+    pieces = _pieces(rows)
+    if recording.imu is None or not pieces:
+        return recording
+    clock = clock_map(pieces)
+    verdicts = (
+        SyncPiece(clock.at(r.start_ns), r.status, r.offset_ns, r.drift_ppm or 0.0, r.sigma_ns) for r in pieces
+    )
+    return replace(
+        recording,
+        imu=replace(recording.imu, clock=recording.imu.clock.then(clock)),
+        imu_sync=tuple(sorted(verdicts, key=lambda v: v.start_ns)),
+    )
+
+
+def _pieces(rows: Iterable[ClockRow]) -> list[ClockRow]:
+    """In order of time, one per start: of several, all but the last are empty."""
+    ordered = sorted(rows, key=lambda r: (r.start_ns, r.end_ns))
+    return list({r.start_ns: r for r in ordered}.values())
 
 
 def write_clocks(path: str | Path, rows: Sequence[ClockRow]) -> None:
@@ -134,21 +162,41 @@ def read_clocks(path: str | Path) -> tuple[ClockRow, ...]:
     """Read the table.
 
     Raises:
-        AlignError: ``bad_clocks``: no Parquet file, columns missing, or a status unknown.
+        AlignError: ``bad_clocks``; see :func:`parse_clocks`.
     """
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as e:
-        raise AlignError("bad_clocks", f"{str(path)!r} is no table of clocks: {e}", stage="plan") from e
-    names = [f.name for f in fields(ClockRow)]
-    lacking = [n for n in names if n not in table.column_names]
-    if lacking:
-        detail = (
-            f"{str(path)!r} is no table of clocks: it lacks {', '.join(lacking)}; write it with align sync"
-        )
-        raise AlignError("bad_clocks", detail, stage="plan")
-    rows = tuple(ClockRow(**row) for row in table.select(names).to_pylist())
-    strange = sorted({r.status for r in rows} - set(get_args(Status)))
-    if strange:
-        raise AlignError("bad_clocks", f"{str(path)!r} holds unknown status {strange[0]!r}", stage="plan")
+        return parse_clocks(str(path), Path(path).read_bytes())
+    except OSError as error:
+        raise AlignError("bad_clocks", f"{str(path)!r} cannot be read: {error}", stage="plan") from error
+
+
+def parse_clocks(name: str, content: bytes) -> tuple[ClockRow, ...]:
+    """The rows of a table that was read.
+
+    Args:
+        name: of the file, for messages.
+        content: of the file.
+
+    Raises:
+        AlignError: ``bad_clocks``: no Parquet file, columns missing or empty, or a status unknown.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+        if lacking := [n for n in SCHEMA.names if n not in table.column_names]:
+            raise _bad(name, f"it lacks {', '.join(lacking)}")
+        table = table.select(SCHEMA.names).cast(SCHEMA)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _bad(name, str(error)) from error
+    if empty := [f.name for f in SCHEMA if not f.nullable and table[f.name].null_count]:
+        raise _bad(name, f"{empty[0]} is empty in some rows")
+    rows = tuple(ClockRow(**row) for row in table.to_pylist())
+    if strange := sorted({r.status for r in rows} - set(get_args(SyncStatus))):
+        raise _bad(name, f"status {strange[0]!r} is unknown")
+    if any(r.is_known and r.offset_ns is None for r in rows):
+        raise _bad(name, "a clock that was measured has no offset")
     return rows
+
+
+def _bad(name: str, why: str) -> AlignError:
+    detail = f"{name!r} is no table of clocks: {why}; write it with align sync"
+    return AlignError("bad_clocks", detail, stage="plan")

@@ -7,17 +7,15 @@ arrive at one line with one map; no correlation value ever decides.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from align.schemas.recording import SyncStatus
 from align.transforms.sync.agreement import Agreement, evidence_curves, find_agreement
 from align.transforms.sync.gyro import GyroIntegral
 from align.transforms.sync.line import MAX_DRIFT, Line
 from align.transforms.sync.search import Window
-
-Status = Literal["verified", "corrected", "refuted", "unobservable"]
 
 LEAST_WINDOWS = 3
 """Fewer windows can agree by accident."""
@@ -59,7 +57,7 @@ class Judgement:
         agreement: the best agreement that was found, whatever became of it.
     """
 
-    status: Status
+    status: SyncStatus
     reason: str
     windows: int
     agreeing: int
@@ -121,7 +119,7 @@ def _weigh(agreement: Agreement, gyro: GyroIntegral, options: SyncOptions) -> Ju
     if objection is None:
         line = agreement.line
         worst = max((abs(line.offset_at(c.window.centre)) for c in covered), default=0.0)
-        status: Status = "corrected" if worst > options.threshold_s else "verified"
+        status: SyncStatus = "corrected" if worst > options.threshold_s else "verified"
         return Judgement(status, f"{of}; {agreement.explained:.0%} explained", *seen, line, agreement)
     if len(moving) < LEAST_WINDOWS:
         reason = f"the picture turns in {len(moving)} windows only: {objection.words}"
