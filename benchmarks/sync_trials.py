@@ -1,26 +1,29 @@
 """The trial rig of ``align sync``: rendered truth, foreign gyros and clocks out of reach, as one table.
 
-    python -m benchmarks.sync_trials FOLDER [--count 8] [--duration 40] [--pairs 500]
+    python -m benchmarks.sync_trials FOLDER [--count 5] [--duration 40] [--pairs 500] [--processes 2]
 
-Renders recordings below FOLDER once (minutes), follows their flow once, and pairs pictures with many gyros.
+Renders recordings below FOLDER once (minutes), twice as many pans as of other kinds: they look alike most.
+Follows their flow once, and pairs pictures with many gyros.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from align.schemas.media import ImuTrack, VideoInfo
 from align.schemas.time import NS, ClockMap, TimeSpan
 from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
 from align.transforms.read.probe import probe_media
-from align.transforms.sync.clocks import clock_map
+from align.transforms.sync.clocks import ClockRow, clock_map
 from align.transforms.sync.flow import Flow
 from align.transforms.sync.measure import Measured, measure_imu, moved
 from align.transforms.sync.picture import look
@@ -123,35 +126,53 @@ def matched(trials: list[Trial]) -> None:
         print(f"| {kind} | {len(known)} of {len(mine)} | {figures} | {cpu:.1f} |", flush=True)
 
 
-def foreign(trials: list[Trial], count: int) -> None:
+_FORKED: list[Trial] = []
+"""What the processes of :func:`foreign` inherit: flow is followed once, before they part."""
+
+
+def _judged(pair: tuple[int, int, int]) -> tuple[tuple[int, int, int], ClockRow]:
+    picture, gyro, shift = pair
+    found = _FORKED[picture].measured(moved(_FORKED[gyro].imu, shift))
+    return pair, next((r for r in found.rows if r.is_known), found.rows[0])
+
+
+def foreign(trials: list[Trial], count: int, processes: int) -> None:
     """Pictures with the gyros of other recordings, and with their own out of reach."""
-    pairs = [(a, b, 0) for a in trials for b in trials if a is not b]
-    pairs += [(a, a, s * NS) for a in trials for s in (9, -12, 17)]
+    every = range(len(trials))
+    pairs = [(a, b, 0) for a in every for b in every if a != b]
+    pairs += [(a, a, s * NS) for a in every for s in (9, -12, 17)]
     np.random.default_rng(1).shuffle(pairs)
     verdicts: Counter[str] = Counter()
-    for a, b, shift in pairs[:count]:
-        found = a.measured(moved(b.imu, shift))
-        verdicts.update([found.rows[0].status])
-        if found.rows[0].is_known:
-            print("FALSE:", a.truth.recording_id, b.truth.recording_id, shift, found.rows[0])
-    print(f"foreign or out of reach, {min(count, len(pairs))} pairs: {dict(verdicts)}")
+    _FORKED[:] = trials
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        for (a, b, shift), row in pool.imap_unordered(_judged, pairs[:count]):
+            verdicts.update([row.status])
+            if row.is_known:
+                print("FALSE:", trials[a].truth.recording_id, trials[b].truth.recording_id, shift, row)
+            if verdicts.total() % 50 == 0:
+                print(f"{verdicts.total()} pairs: {dict(verdicts)}", flush=True)
+    print(f"foreign or out of reach, {verdicts.total()} pairs: {dict(verdicts)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=8)
+    parser.add_argument("--count", type=int, default=5)
     parser.add_argument("--duration", type=float, default=40.0)
     parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
+    cv2.setNumThreads(1)  # its threads do not survive a fork
     trials: list[Trial] = []
     for kind, options in KINDS.items():
         folder = asked.folder / kind.replace(", ", "-")
         if not (folder / "truth.json").exists():
-            synthesize(folder, SynthOptions(count=asked.count, duration_s=asked.duration, **options))  # type: ignore[arg-type]
+            count = asked.count * (2 if kind == "pan" else 1)
+            asked_for = {"count": count, "duration_s": asked.duration, "width": 320, "height": 180, **options}
+            synthesize(folder, SynthOptions(**asked_for))  # type: ignore[arg-type]
         trials += load(folder, kind)
     matched(trials)
-    foreign([t for t in trials if t.kind != "static"], asked.pairs)
+    foreign([t for t in trials if t.kind != "static"], asked.pairs, asked.processes)
 
 
 if __name__ == "__main__":

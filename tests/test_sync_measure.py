@@ -147,6 +147,34 @@ def test_motion_that_repeats_itself_is_never_verified():
     assert verdict(picture(angle, 30), gyro_of(rate, 30, 0.2))[0].line is None
 
 
+def slow_turns(seed: int, axes: int, seconds: float = 40.0):
+    """Looking around slowly, some 0.3 Hz, about one axis or about all; angles and rates as in ``turning``."""
+    rng = np.random.default_rng(seed)
+    frequency, phase = rng.uniform(0.1, 0.45, (3, 8)), rng.uniform(0, 2 * np.pi, (3, 8))
+    size = rng.uniform(0.5, 1, (3, 8)) * 0.3 / (2 * np.pi * frequency) * (np.arange(3) < axes)[:, None]
+
+    def summed(t, wave, factor):
+        angles = 2 * np.pi * frequency * t[:, None, None] + phase
+        return (size * factor * wave(angles)).sum(2)
+
+    return (lambda t: summed(t, np.sin, 1.0)), (lambda t: summed(t, np.cos, 2 * np.pi * frequency))
+
+
+@pytest.mark.parametrize(("axes", "noise", "share"), [(1, 3e-4, 0.02), (3, 5e-4, 0.12)])
+def test_slow_turns_are_believed_where_the_gyro_explains_them_and_not_where_they_only_look_alike(
+    axes, noise, share
+):
+    angle, rate = slow_turns(1, axes)
+    true, _ = verdict(picture(angle, 40, noise=noise), gyro_of(rate, 40, 0.2))
+    assert true.status == "corrected", true.reason
+    _, other = slow_turns(2, axes)
+    alike = verdict(picture(angle, 40, noise=noise), gyro_of(lambda t: rate(t) + share * other(t), 40, 0.2))[
+        0
+    ]
+    assert alike.agreement.explained > 0.95
+    assert (alike.status, "times only" in alike.reason) == ("unobservable", True), alike.reason
+
+
 def test_too_few_windows_and_a_dark_picture_are_unobservable():
     angle, rate = turning(6)
     imu = gyro_of(rate, 30)

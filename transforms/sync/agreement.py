@@ -85,6 +85,8 @@ class Agreement:
         unexplained: what is left, root mean square, in standard errors of picture and gyro.
         quick_gain: gain of quick motion (above some 1 Hz) over that of slow motion: 1 for a camera that shows
             what it records, near 0 for a picture that was stabilised, NaN where there is too little of it.
+        axes: principal axes that turn well above noise.
+        swings: how often the rotation turns round, about: the fewer, the likelier two motions look alike.
     """
 
     line: Line
@@ -95,6 +97,8 @@ class Agreement:
     weakest: float
     unexplained: float
     quick_gain: float
+    axes: int
+    swings: float
 
 
 def evidence_curves(windows: list[Window], gyro: GyroIntegral, reach: float) -> Floats:
@@ -117,15 +121,18 @@ def find_agreement(
     checks = tuple(_check(i, windows, curves[i], gyro, offsets, line, near[i]) for i in range(len(windows)))
     turned, seen = _side_by_side(windows, gyro, line, mapping)
     left = seen - turned
+    shares = _shares(seen, left, float(np.median([w.noise for w in windows])))
     return Agreement(
         line,
         mapping,
         checks,
         found.rivalry,
         1.0 - float((left**2).sum()) / max(float((seen**2).sum()), 1e-30),
-        _weakest(seen, left, float(np.median([w.noise for w in windows]))),
+        min(shares, default=1.0),
         _unexplained(left, windows, gyro),
         _quick_gain(windows, gyro, line, mapping),
+        len(shares),
+        _swings(windows, gyro, line, mapping),
     )
 
 
@@ -237,14 +244,32 @@ def _side_by_side(
     return np.concatenate([p for p, _ in pairs]), np.concatenate([s for _, s in pairs])
 
 
-def _weakest(seen: Floats, left: Floats, noise: float) -> float:
-    """Least explained share over the principal axes of ``seen`` that stand out of the noise."""
+def _shares(seen: Floats, left: Floats, noise: float) -> list[float]:
+    """Explained shares on those principal axes of ``seen`` that stand out of the noise."""
     if not len(seen):
-        return 1.0
+        return []
     _, axes = np.linalg.eigh(seen.T @ seen)
     power, rest = ((seen @ axes) ** 2).mean(axis=0), ((left @ axes) ** 2).mean(axis=0)
     told = power > (_TELLING * noise) ** 2
-    return float((1 - rest[told] / power[told]).min()) if told.any() else 1.0
+    return [float(share) for share in 1 - rest[told] / power[told]]
+
+
+def _swings(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> float:
+    """Twice the root mean square frequency of the predicted rotation, times how long it is seen.
+
+    The frequency of zero crossings of Gaussian noise (Rice 1944), from the power of the derivative.
+    """
+    power = slope = seconds = 0.0
+    for window in windows:
+        turned, _ = predicted_and_seen(window, gyro, line, mapping)
+        if len(turned) < 20:
+            continue
+        step = float(np.median(window.end - window.start))
+        smooth = gaussian_filter1d(turned, _SMOOTH_S / 3 / step, axis=0)
+        power += float(((smooth - smooth.mean(axis=0)) ** 2).sum())
+        slope += float((np.diff(smooth, axis=0) ** 2).sum()) / step**2
+        seconds += len(turned) * step
+    return seconds * float(np.sqrt(slope / power)) / np.pi if power else 0.0
 
 
 def _unexplained(left: Floats, windows: list[Window], gyro: GyroIntegral) -> float:

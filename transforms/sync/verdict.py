@@ -28,6 +28,9 @@ _SHARE = 0.75  # of the windows that are judged must agree
 _EXPLAINED = 0.5  # of the seen rotation's power, by one line and one map
 _WEAKEST = 0.6  # of the power on every axis that turns well above noise
 _UNEXPLAINED = 8.0  # standard errors of picture and gyro; a true pair leaves three to five
+_FEW_SWINGS = 60.0  # motions that turn round less often may look alike by accident: where fewer are seen ...
+_FEW_WEAKEST, _FEW_UNEXPLAINED = 0.7, 5.0  # ... all windows must agree, and within these ...
+_LONE_WEAKEST, _LONE_UNEXPLAINED = 0.9, 2.0  # ... or, where a single axis turns, down to the noise
 _RIVALRY = 0.7  # evidence of another answer over that of the best from which none can be chosen
 _SHARPEST = 5e-3  # seconds; a vaguer line is no measurement
 _QUICK_GAIN = 0.6  # quick motion that the picture shows by less than this was taken out of it
@@ -170,8 +173,22 @@ def _objection(agreement: Agreement, judged: int, agreeing: int) -> _Objection |
     if agreement.unexplained > _UNEXPLAINED:
         words = f"what the gyro leaves unexplained is {agreement.unexplained:.0f} times the noise"
         return _Objection(words, False)
+    if agreement.swings < _FEW_SWINGS and (why := _too_alike(agreement, judged, agreeing)):
+        return _Objection(f"the motion turns round some {agreement.swings:.0f} times only, and {why}", False)
     if abs(agreement.line.drift) > MAX_DRIFT:
         return _Objection(f"it would mean a drift of {agreement.line.drift * 1e6:.0f} ppm", False)
     if sigma > _SHARPEST:
         return _Objection(f"the line is uncertain by {sigma * 1e3:.1f} ms", False)
     return None
+
+
+def _too_alike(agreement: Agreement, judged: int, agreeing: int) -> str:
+    """What keeps a slow or short motion from being told apart from others; "" where nothing does."""
+    if agreeing < judged:
+        return f"{judged - agreeing} of {judged} windows disagree"
+    few = (_FEW_WEAKEST, _FEW_UNEXPLAINED) if agreement.axes > 1 else (_LONE_WEAKEST, _LONE_UNEXPLAINED)
+    if agreement.weakest < few[0]:
+        return f"on one axis the gyro explains {agreement.weakest:.0%} only"
+    if agreement.unexplained > few[1]:
+        return f"what the gyro leaves unexplained is {agreement.unexplained:.0f} times the noise"
+    return ""
