@@ -63,10 +63,16 @@ def align(debug: bool) -> None:
     """
 
 
+_OUTPUT = click.option(
+    "--output", metavar="DIR", help="Empty or new folder (or gs://, s3://) for the data set."
+)
+_BEAM_OPTIONS = click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]")
+
+
 @align.command(context_settings={"ignore_unknown_options": True})
 @run_options
-@click.option("--output", metavar="DIR", help="Empty or new folder (or gs://, s3://) for the data set.")
-@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]")
+@_OUTPUT
+@_BEAM_OPTIONS
 def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None:
     """Turn recordings into sharded, time-aligned windows.
 
@@ -88,12 +94,17 @@ def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None
     sys.exit(finish(result))
 
 
-@align.command()
+@align.command(context_settings={"ignore_unknown_options": True})
 @run_options
+@_OUTPUT
 @click.option("--trust-metadata", is_flag=True, help="Open no media at all: go by what the metadata says.")
-def plan(trust_metadata: bool, **given: Any) -> None:
-    """Show what a run would read and write; opens headers only."""
-    config = replace(config_from(None, **given), trust_metadata=trust_metadata)
+@_BEAM_OPTIONS
+def plan(output: str | None, trust_metadata: bool, beam_options: tuple[str, ...], **given: Any) -> None:
+    """Show what a run would read and write; opens headers only.
+
+    Takes the options of a run, so that the same line or file serves for both; writes nothing.
+    """
+    config = replace(config_from(output, beam_options, **given), trust_metadata=trust_metadata)
     from align.pipeline.console import print_plan
     from align.pipeline.run import plan as plan_run
 

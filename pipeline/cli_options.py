@@ -202,7 +202,7 @@ def config_from(output: str | None, beam_args: tuple[str, ...] = (), **given: An
     window_ns = parse_seconds("--window", given["window"])
     options = AlignOptions(
         window_ns=window_ns,
-        stride_ns=parse_seconds("--stride", given["stride"]) if given["stride"] else window_ns,
+        stride_ns=_stride(given["stride"]),
         cross_joints=given["joints"] == "keep",
         require=_words(given["require"]),
         **{k: given[k] for k in _SAME_NAME},
@@ -262,6 +262,16 @@ def _read(what: str, path: str) -> str:
         raise UsageError(f"{what}: {error}") from None
 
 
+def _stride(text: str | None) -> int:
+    from align.pipeline.config import parse_seconds
+    from align.schemas.errors import UsageError
+
+    stride_ns = parse_seconds("--stride", text) if text else 0
+    if text and not stride_ns:
+        raise UsageError("--stride must be at least 0.001 seconds")
+    return stride_ns
+
+
 def _words(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(w.strip() for w in (text or "").split(",") if w.strip()))
 
@@ -271,7 +281,7 @@ def _workers(text: str) -> int:
 
     if text == "auto":
         return 0
-    if not text.isdigit() or int(text) == 0:
+    if not (text.isascii() and text.isdecimal()) or int(text) == 0:
         raise UsageError(f"--workers is auto or a positive number, not {text!r}")
     return int(text)
 

@@ -99,7 +99,7 @@ class RunConfig:
             ),
             (self.limit is None or self.limit > 0, "--limit must be at least 1"),
             (self.shard_size >= 10**5, "--shard-size must be at least 100KB"),
-            (self.segment_s >= 1, "--segment must be at least 1 second"),
+            (1 <= self.segment_s <= 86_400, "--segment must be between 1 and 86400 seconds"),
             (0 <= self.max_failures <= 1, "--max-failures must be between 0 and 1 (0.01 is 1 %)"),
             (self.decode_timeout_s > 0, "--decode-timeout must be a positive number of seconds"),
             (self.workers >= 0, "--workers must be a positive number, or auto"),
@@ -199,6 +199,8 @@ def parse_seconds(what: str, text: str) -> int:
         UsageError: not a number, or finer than a nanosecond.
     """
     try:
+        if len(str(text)) > 40 or "e" in str(text).lower():
+            raise ValueError  # 1e999999999 would be built digit by digit
         ns = Fraction(str(text)) * NS
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"{what}: {text!r} is not a number of seconds") from None

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -80,16 +81,18 @@ class _Lines:
 
 def finish(result: RunResult) -> int:
     """Print the summary of a run and return its exit code."""
-    counts, output = result.manifest["counts"], result.output
+    counts, output = result.manifest["counts"], escape(result.output)
     if result.already:
         console.print("already complete: every shard is what its checksum says")
-    table = Table(title=f"{output}", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(title=output, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("recordings", f"{counts['recordings']:,}")
     table.add_row("windows planned", f"{counts['windows_planned']:,}")
     table.add_row("  written", f"[green]{counts['windows_written']:,}")
     for reason, number in counts["windows_skipped"].items():
         table.add_row(f"  skipped: {reason}", f"{number:,}")
     table.add_row("  failed", f"[red]{counts['failed']:,}" if counts["failed"] else "0")
+    for code, number in sorted(result.notes.items()):
+        table.add_row(f"noted: {code}", f"{number:,}")
     for shard_format in dict.fromkeys(s["format"] for s in result.manifest["shards"]):
         shards = [s for s in result.manifest["shards"] if s["format"] == shard_format]
         table.add_row(f"{shard_format} shards", f"{len(shards):,} ({_size(sum(s['bytes'] for s in shards))})")
@@ -98,13 +101,14 @@ def finish(result: RunResult) -> int:
     if result.stages:
         table.add_row("where time went", _stages(result.stages))
     console.print(table)
-    console.print(f"\nlook at it:   align inspect {output}\ncheck it:     align verify {output}")
+    console.print(f"\nlook at it:   align inspect {output}", soft_wrap=True)
+    console.print(f"check it:     align verify {output}", soft_wrap=True)
     load = f"""python -c "import datasets; print(datasets.load_dataset('{output}'))\""""
     console.print(f"load it:      {load}", soft_wrap=True)
     if "index" not in result.manifest:
         console.print(f"weigh it:     align index {output}  (weights, near-duplicates)")
-    if counts["failed"] or counts["windows_skipped"]:
-        console.print(f"what is lost: {output}/failures.jsonl")
+    if result.notes or counts["failed"] or counts["windows_skipped"]:
+        console.print(f"what is lost: {output}/failures.jsonl", soft_wrap=True)
     if result.too_many_failures:
         planned = counts["windows_planned"]
         console.print(f"[red]{counts['failed']} of {planned} windows failed: more than --max-failures allows")
@@ -163,11 +167,12 @@ def print_verification(out: str, *, deep: bool) -> int:
 
     report = verify(store(out), deep=deep)
     for problem in report.problems:
-        console.print(f"[red]{problem}", soft_wrap=True)
+        console.print(f"[red]{escape(str(problem))}", soft_wrap=True)
     if report.problems:
-        console.print(f"{out}: {len(report.problems)} problems")
+        console.print(f"{escape(out)}: problems: {len(report.problems)}", soft_wrap=True)
         return 1
-    console.print(f"{out}: {report.samples:,} samples in {report.shards:,} shards, everything holds")
+    held = f"{report.samples:,} samples in {report.shards:,} shards, everything holds"
+    console.print(f"{escape(out)}: {held}", soft_wrap=True)
     return 0
 
 
@@ -190,7 +195,7 @@ def _print_dataset(path: str) -> None:
         table.add_row(split, f"{found['windows']:,}", f"{found['window_hours']:.3f}", *present)
     console.print(table)
     for name in ("source", "align_version", "counts", "config"):
-        console.print(f"{name}: {manifest[name]}", soft_wrap=True)
+        console.print(f"{name}: {escape(str(manifest[name]))}", soft_wrap=True)
     for shard in manifest["shards"]:
         console.print(f"{shard['path']}  {shard['samples']:,} samples  {_size(shard['bytes'])}")
 
@@ -199,16 +204,16 @@ def _print_recording(views: Sequence[StreamView]) -> None:
     spans = [v.span for v in views if v.span]
     if spans:
         start, end = min(0, *(s.start_ns for s in spans)), max(s.end_ns for s in spans)
-        console.print(f"{'':32}{start / NS:<{_COLUMNS - 12}.3f}{end / NS:>12.3f} s")
+        console.print(f"{'':32}{start / NS:<{_COLUMNS - 12}.3f}{end / NS:>12.3f} s", soft_wrap=True)
     for view in views:
         bar = timeline(view, start, end, _COLUMNS) if view.span else ""
-        console.print(f"{view.name[:31]:32}[cyan]{bar}", soft_wrap=True)
+        console.print(f"{escape(f'{view.name[:31]:32}')}[cyan]{bar}", soft_wrap=True)
         where = f"{view.span.start_ns / NS:.6f} to {view.span.end_ns / NS:.6f} s, " if view.span else ""
         console.print(f"{'':32}[dim]{where}{', '.join(view.facts)}", soft_wrap=True)
         for gap in view.gaps:
             console.print(f"{'':32}[yellow]gap {gap.start_ns / NS:.3f} to {gap.end_ns / NS:.3f} s")
         for fault in view.faults:
-            console.print(f"{'':32}[red]{fault}", soft_wrap=True)
+            console.print(f"{'':32}[red]{escape(fault)}", soft_wrap=True)
 
 
 def timeline(view: StreamView, start_ns: int, end_ns: int, columns: int) -> str:

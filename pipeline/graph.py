@@ -11,12 +11,12 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam import typehints
-from apache_beam.pvalue import AsList
+from apache_beam.pvalue import AsList, AsSingleton
 
 from align.pipeline.config import RunConfig
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.progress import Heartbeat
-from align.pipeline.shards import Losses, SplitTotals, commit_run, write_one_shard
+from align.pipeline.shards import Losses, SplitTotals, commit_run, number_shards, write_one_shard
 from align.pipeline.stopping import leave_word
 from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
@@ -49,9 +49,17 @@ class AlignRecordings(beam.PTransform):
         )
         segments = plans | "Segments" >> beam.FlatMap(lambda plan: plan.segments)
         totals = segments | "Measure splits" >> beam.CombineGlobally(SumTotals())
+        keyed = segments | "Key by shard" >> beam.Map(key_by_shard, config, AsSingleton(totals))
+        numbers = (
+            keyed
+            | "Shards" >> beam.Keys()
+            | "Used" >> beam.Distinct()
+            | "All" >> beam.combiners.ToList()
+            | "Without holes" >> beam.Map(number_shards)
+        )
         reports = (
-            segments
-            | "Key by shard" >> beam.Map(key_by_shard, config, beam.pvalue.AsSingleton(totals))
+            keyed
+            | "Number" >> beam.Map(renumber, AsSingleton(numbers))
             | "Group" >> beam.GroupByKey()
             | "Write shards" >> beam.ParDo(WriteShards(config, self.heartbeats))
         )
@@ -110,6 +118,12 @@ def key_by_shard(segment: Segment, config: RunConfig, totals: SplitTotals) -> tu
     """Hash each segment to a shard, so that a shard mixes segments of many recordings."""
     shards = totals.shards(segment.split, config.shard_size)
     return (segment.split, shard_of(segment.key, config.seed, shards), shards), segment
+
+
+@typehints.with_output_types(tuple[ShardKey, Any])
+def renumber(keyed: tuple[ShardKey, Segment], numbers: dict[ShardKey, ShardKey]) -> tuple[ShardKey, Segment]:
+    """Give a segment the number that its shard has among those that the hash hit."""
+    return numbers[keyed[0]], keyed[1]
 
 
 @typehints.with_output_types(ShardReport)

@@ -117,7 +117,7 @@ def holder_of(store: Store) -> Holder | None:
     """Who holds the lock of an output, alive or not; None where nobody does or the file says nothing."""
     try:
         return Holder(**read_json(store, LOCK))
-    except (FileNotFoundError, AlignError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, AlignError, TypeError):
         return None
 
 

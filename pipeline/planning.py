@@ -107,7 +107,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
     except AlignError as error:
         return _unreadable(recording, config, error)
-    faults = [*_notes(recording, video, config)]
+    faults = [*_notes(recording, video, config, plan.planned)]
     faults += [
         Fault(recording.recording_id, start, "plan", code, detail, "skipped")
         for start, code, detail in plan.skipped
@@ -162,7 +162,7 @@ def _unreadable(recording: Recording, config: RunConfig, error: AlignError) -> R
     return RecordingPlan(recording.recording_id, windows, (), (fault,))
 
 
-def _notes(recording: Recording, video: VideoInfo, config: RunConfig) -> Iterator[Fault]:
+def _notes(recording: Recording, video: VideoInfo, config: RunConfig, planned: int) -> Iterator[Fault]:
     """What costs no window and yet should be known."""
     notes = [(f"no_{kind}", why) for kind, why in recording.absent.items()]
     if config.options.anchor == "keyframe" and not video.keyframes_ns:
@@ -172,6 +172,9 @@ def _notes(recording: Recording, video: VideoInfo, config: RunConfig) -> Iterato
         notes.append(
             ("shorter_than_header", f"{name}: {lost} of what its header promises are not in the file")
         )
+    if not planned:
+        shown = f"{video.span.length_ns / NS:.3f} s of video, {config.options.window_ns / NS:g} s a window"
+        notes.append(("no_windows", f"no window lies wholly inside {recording.video.name}: {shown}"))
     for code, detail in notes:
         yield Fault(recording.recording_id, None, "plan", code, detail, "noted", 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from align.pipeline.config import RunConfig, digest
 from align.pipeline.lock import LOCK, refuse_if_held
 from align.pipeline.planning import list_recordings
-from align.pipeline.storage import sizes_and_stamps
+from align.pipeline.storage import is_remote, sizes_and_stamps
 from align.pipeline.stores import store
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.recording import Recording
@@ -91,11 +92,10 @@ def refuse_unfit(config: RunConfig, inputs: Inputs) -> None:
     Raises:
         UsageError: says what differs.
     """
+    if not is_remote(config.output) and os.path.exists(config.output) and not os.path.isdir(config.output):
+        raise UsageError(f"--output {config.output} is not a folder")
     target = store(config.output)
-    try:
-        names = set(target.names())
-    except NotADirectoryError:
-        raise UsageError(f"--output {config.output} is not a folder") from None
+    names = set(target.names())
     if not names - {LOCK, *leftovers(target)}:
         return
     if not config.resume:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections import Counter
@@ -24,6 +25,7 @@ from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.time import NS
 from align.transforms.plan.splits import parse_splits
 from align.transforms.write.commit import read_json
+from align.transforms.write.manifest import FAILURES
 
 Show = Callable[[Counter[str]], None]
 
@@ -43,6 +45,7 @@ class RunResult:
         too_many_failures: more than the allowed share of the planned windows failed.
         already: it was complete before; nothing was done.
         stages: what each stage counted: see :mod:`align.transforms.stages`.
+        notes: code -> lines of ``failures.jsonl`` that cost no window and yet should be known.
     """
 
     output: str
@@ -50,6 +53,7 @@ class RunResult:
     too_many_failures: bool
     already: bool = False
     stages: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
 
 
 def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = None) -> RunResult:
@@ -64,12 +68,9 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
         UsageError: the configuration cannot be meant, found before any work.
         AlignError: the run as a whole failed; what is finished stays for ``resume``.
     """
-    if config.beam_args:
-        with _quiet_beam():
-            from align.pipeline.runners import refuse_unknown
-        refuse_unknown(config.beam_args)
-        if is_remote(config.input) or is_remote(config.output):
-            use_options(config.beam_args)
+    _check_beam(config)
+    if config.beam_args and (is_remote(config.input) or is_remote(config.output)):
+        use_options(config.beam_args)
     inputs = check(config)
     if config.resume and already_complete(config):
         return result_of(config, already=True)
@@ -95,6 +96,16 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
             except Exception as error:
                 raise last_word(heartbeats) or lost_worker(heartbeats, error) or error from None
     return replace(result_of(config), stages=stage_counts(done))
+
+
+def _check_beam(config: RunConfig) -> None:
+    """Refuse options and runners that Beam does not know; imports it only where there is a need."""
+    if not config.beam_args and config.runner in IN_PROCESS:
+        return
+    with _quiet_beam():
+        from align.pipeline.runners import refuse_unknown, refuse_unknown_runner
+    refuse_unknown(config.beam_args)
+    refuse_unknown_runner(config.runner)
 
 
 def check(config: RunConfig) -> Inputs:
@@ -132,12 +143,20 @@ def result_of(config: RunConfig, *, already: bool = False) -> RunResult:
         detail = f"no window was written; {config.output}/failures.jsonl says why"
         raise AlignError("nothing_written", detail, stage="commit")
     allowed = config.max_failures * counts["windows_planned"]
-    return RunResult(config.output, manifest, counts["failed"] > allowed, already)
+    too_many = counts["failed"] > allowed
+    return RunResult(config.output, manifest, too_many, already, notes=_notes(config))
+
+
+def _notes(config: RunConfig) -> dict[str, int]:
+    with store(config.output).open(FAILURES) as lines:
+        faults = map(json.loads, lines)
+        return dict(Counter(fault["code"] for fault in faults if not fault["windows"]))
 
 
 def plan(config: RunConfig) -> PlanSummary:
     """What a run would read and write, from headers alone, in flat memory."""
     parse_splits(config.splits)
+    _check_beam(config)
     summary = PlanSummary()
     for item in list_recordings(config):
         if isinstance(item, Fault):

@@ -11,6 +11,7 @@ from typing import Any
 
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options import pipeline_options as beam_options
+from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -32,6 +33,21 @@ def choose_runner(config: RunConfig, workers: int = 1) -> Any:
         return FnApiRunner()
     command = f"exec {shlex.quote(sys.executable)} -m align.pipeline.worker_process"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+
+
+def refuse_unknown_runner(name: str) -> None:
+    """Check the name of a runner.
+
+    Raises:
+        UsageError: Beam has none of that name, or what it needs is not installed.
+    """
+    if name in IN_PROCESS:
+        return
+    try:
+        create_runner(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"--runner {name}: Beam cannot make it ({why}); known here: DirectRunner") from None
 
 
 def pipeline_options(config: RunConfig, workers: int) -> beam_options.PipelineOptions:

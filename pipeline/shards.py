@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -32,6 +33,7 @@ from align.transforms.write.manifest import (
 from align.transforms.write.shard import REPORTS, Item, ShardReport, ShardSpec, finished_report, write_shard
 from align.transforms.write.stats import merge_all, write_stats
 
+_THREADS = 8  # that look at finished shards; each holds the pictures of one row group
 _OURS, _ENERGON = (".parquet", ".tar", ".idx", ".wids.json"), "webdataset/.nv-meta/"
 
 ShardKey = tuple[str, int, int]
@@ -65,6 +67,18 @@ class SplitTotals:
         """How many shards the split is written to."""
         size, cost, count = self.sums[split]
         return shard_count(size, shard_size, cost, count)
+
+
+def number_shards(used: Iterable[ShardKey]) -> dict[ShardKey, ShardKey]:
+    """Numbers without holes for the shards that hold a segment: readers expect ``{000000..000007}``."""
+    by_split: dict[str, list[ShardKey]] = {}
+    for place in sorted(used):
+        by_split.setdefault(place[0], []).append(place)
+    return {
+        place: (split, rank, len(places))
+        for split, places in by_split.items()
+        for rank, place in enumerate(places)
+    }
 
 
 def write_one_shard(
@@ -146,7 +160,7 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
     sums = merge_all(report.statistics for report in reports)
     content["splits"] = disjoint_splits(sums)
     _refuse_lost(target, content)
-    content |= _indexes(target, content["shards"], config.index_kinds)
+    content |= _indexes(target, content["shards"], config)
     statistics = write_stats(target, sums)
     write_failures(target, faults + _alike_across(content))
     write_card(target, content, statistics)
@@ -156,13 +170,14 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
     return content
 
 
-def _indexes(target: Store, shards: Sequence[Mapping[str, Any]], kinds: frozenset[str]) -> dict[str, Any]:
-    """What the manifest says of the indexes beside the shards; empty without any shard."""
+def _indexes(target: Store, shards: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
+    """Make the indexes beside the shards, if there are any, and return what the manifest says of them."""
+    kinds = config.index_kinds
     made: dict[str, Any] = {"indexes": sorted(kinds)}
     if shards and "balance" in kinds:
         from align.transforms.balance.index import make_index  # SciPy's graphs take a while to import
 
-        made |= make_index(target, shards)
+        made |= make_index(target, shards, threads=min(config.workers or os.cpu_count() or 1, _THREADS))
     if shards and kinds - {"balance"}:
         made["loader_index"] = make_loader_indexes(target, shards, kinds - {"balance"})
     return made

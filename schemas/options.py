@@ -23,7 +23,8 @@ class AlignOptions:
 
     Attributes:
         window_ns: length of a window.
-        stride_ns: distance of the starts of neighbouring grid windows; least distance of keyframe windows.
+        stride_ns: distance of the starts of neighbouring grid windows; least distance of keyframe windows;
+            0 stands for the window's length.
         anchor: where windows stand: on a grid, centred on narrations, or centred on keyframes.
         cross_joints: keep windows that cross a joint between camera files.
         redacted: ``skip`` windows that touch a redacted span, or ``keep`` them.
@@ -41,7 +42,7 @@ class AlignOptions:
     """
 
     window_ns: int = 5 * NS
-    stride_ns: int = 5 * NS
+    stride_ns: int = 0
     anchor: Anchor = "grid"
     cross_joints: bool = False
     redacted: Literal["skip", "keep"] = "skip"
@@ -57,6 +58,8 @@ class AlignOptions:
     max_pixels: int = 64_000_000
 
     def __post_init__(self) -> None:
+        if not self.stride_ns:
+            object.__setattr__(self, "stride_ns", self.window_ns)
         _check(10_000_000 <= self.window_ns <= 3600 * NS, "--window must be between 0.01 and 3600 seconds")
         _check(self.stride_ns >= 1_000_000, "--stride must be at least 0.001 seconds")
         _check(self.anchor in ("grid", "narration", "keyframe"), f"unknown --anchor {self.anchor!r}")

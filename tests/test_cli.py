@@ -55,6 +55,10 @@ def folder(tmp_path: Path) -> Path:
         (["--image-size", "1"], "--image-size must be between"),
         (["--media", "fullscale"], "did you mean full_scale"),
         (["--recordings", "nobody"], "nobody"),
+        (["--segment", "inf"], "--segment must be between"),
+        (["--workers", "²"], "--workers"),
+        (["--window", "1e999999999"], "not a number of seconds"),
+        (["--runner", "FooRunner"], "--runner FooRunner"),
         ([], "no recordings"),
     ],
 )
@@ -122,6 +126,24 @@ def test_a_plan_says_what_a_run_would_do(say: Callable[..., Said], shared_ego4d:
     assert code == 0
     assert "redacted" in out
     assert "to write" in out
+
+
+def test_a_plan_takes_the_line_of_a_run(say: Callable[..., Said], shared_ego4d: Path, tmp_path: Path) -> None:
+    line = ["--source", "ego4d", "--input", str(shared_ego4d), "--output", str(tmp_path / "out")]
+    code, out, _ = say("plan", *line, "--temp_location", "gs://bucket/tmp")
+    assert code == 0
+    assert "windows planned" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_no_folder_is_refused(
+    say: Callable[..., Said], shared_ego4d: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    line = ["--source", "ego4d", "--input", str(shared_ego4d), "--output", str(tmp_path / "file")]
+    code, _, err = say("run", *line)
+    assert code == 2
+    assert "is not a folder" in err
 
 
 def test_inspect_shows_every_stream(say: Callable[..., Said], shared_ego4d: Path) -> None:

@@ -245,3 +245,16 @@ def test_every_frame_of_the_nasa_clip_stands_where_others_decoded_it(index):
         return
     seconds = {round(float(f["pts_time"]), 4) for f in json.loads(listed.read_text())}
     assert {round(f.time_ns / NS, 4) for f in window.frames} <= seconds
+
+
+def test_a_group_of_pictures_hidden_by_an_edit_list_moves_nothing(synth_folder, tmp_path):
+    whole = next(synth_folder(gop=90, duration_s=4.0).glob("v2/full_scale/*.mp4"))
+    cut = tmp_path / "cut.mp4"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-ss", "1.5", "-i", str(whole), "-c", "copy"]
+    subprocess.run([*command, "-avoid_negative_ts", "disabled", str(cut)], check=True)
+    with av.open(str(cut)) as container:
+        assert sum(p.is_discard for p in container.demux(video=0)) > 40
+        container.seek(0)
+        first = next(container.decode(video=0))
+    start = round(first.pts * first.time_base * 10**9)
+    assert probe_media(str(cut)).video.span.start_ns == start >= 0

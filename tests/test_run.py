@@ -188,8 +188,8 @@ def test_several_frames_stand_at_the_centres_of_equal_parts(align_run: Run, synt
 def test_requiring_a_modality_skips_windows_and_counts_them(align_run: Run, synth_input: Path) -> None:
     out = align_run(synth_input, options={"window_ns": 10**9, "require": ("image", "imu")})
     counts = counts_of(out)
-    assert counts["windows_skipped"]["missing_imu"] == 2
-    assert counts["windows_planned"] == counts["windows_written"] + 2
+    assert counts["windows_skipped"]["missing_imu"] == 9
+    assert counts["windows_planned"] == counts["windows_written"] + 9
 
 
 def test_a_blanked_picture_is_no_picture_even_where_redacted_windows_are_kept(
@@ -202,3 +202,23 @@ def test_a_blanked_picture_is_no_picture_even_where_redacted_windows_are_kept(
     # Blanked from 9.0 to 9.4 s: at 9.2 and 9.4 a blanked frame is on screen, at 9.0 still one from before.
     assert blank == {9_000_000_000, 9_200_000_000}
     assert all((r["image"] is None) == (r["start_ns"] in blank) for r in rows)
+
+
+def test_shards_are_numbered_without_holes(align_run: Run, synth_input: Path) -> None:
+    options = {"window_ns": 10**9}
+    out = align_run(synth_input, options=options, formats=BOTH, segment_s=2.0, shard_size=100_000, seed=3)
+    tars, tables = sorted(out.glob("webdataset/*.tar")), sorted(out.glob("data/*.parquet"))
+    assert len(tars) > 2
+    assert [p.name for p in tars] == [f"train-{i:06d}.tar" for i in range(len(tars))]
+    total = len(tables)
+    assert [p.name for p in tables] == [f"train-{i:05d}-of-{total:05d}.parquet" for i in range(total)]
+
+
+def test_a_recording_shorter_than_a_window_is_noted(
+    align_run: Run, synth_input: Path, shared_ego4d: Path
+) -> None:
+    out = align_run(shared_ego4d, options={"window_ns": 12 * 10**9})
+    notes = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    short = [n["recording_id"][:8] for n in notes if n["code"] == "no_windows"]
+    assert short == ["80187c7e"]
+    assert counts_of(out)["recordings"] == 3

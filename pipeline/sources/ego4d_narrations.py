@@ -98,7 +98,8 @@ class Narrations:
         except (AlignError, OSError) as e:
             # What stands before the fault is sound, and text is one modality of several.
             self.absence = f"{name} is damaged and does not name it before the damage"
-            self.faults.append(Fault("", None, "source", "bad_narrations", f"{name}: {e}", "noted", 0))
+            why = e.strerror if isinstance(e, OSError) else e  # an OSError's text holds the absolute path
+            self.faults.append(Fault("", None, "source", "bad_narrations", f"{name}: {why}", "noted", 0))
 
     def _write(self, entry: object) -> tuple[int, int]:
         offset = self._spool.tell()

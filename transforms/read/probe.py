@@ -160,8 +160,20 @@ def _timed_packets(container: InputContainer, stream: Stream) -> Iterator[_Timed
             yield _Timed(packet.pts, packet.duration or 0, packet.is_keyframe, shown, size, ends_at)
 
 
+def _first_packets(container: InputContainer, stream: Stream) -> list[_Timed]:
+    """Packets up to the first few that are shown: an edit list may hide a whole group of pictures."""
+    first: list[_Timed] = []
+    shown = 0
+    for packet in _timed_packets(container, stream):
+        first.append(packet)
+        shown += packet.shown
+        if shown == _FIRST_PACKETS:
+            break
+    return first
+
+
 def _video_info(container: InputContainer, stream: VideoStream, file: _Payload) -> VideoInfo | None:
-    first = list(islice(_timed_packets(container, stream), _FIRST_PACKETS))
+    first = _first_packets(container, stream)
     if not first:
         return None
     offset = clock_offset_ns(container)
