@@ -21,7 +21,6 @@ from align.schemas.time import NS
 FORMATS = ("parquet", "webdataset")
 INDEXES = ("balance", "energon", "dali", "wids", "none")
 IN_PROCESS = ("DirectRunner", "FnApiRunner", "direct")
-MEDIA = ("full_scale", "video_540ss", "clips")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -84,7 +83,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         known_or_usage("--format", self.formats, FORMATS)
-        known_or_usage("--media", (self.media,), MEDIA)
         known_or_usage("--index", self.indexes, INDEXES)
         checks = [
             (bool(self.formats), f"--format needs at least one of {', '.join(FORMATS)}"),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,7 @@ from rich.table import Table
 from align.pipeline.run import PlanSummary, RunResult
 from align.pipeline.storage import is_remote
 from align.pipeline.stores import store
+from align.schemas.errors import UsageError
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS, TimeSpan
 from align.transforms.check.inspect import StreamView
@@ -55,28 +57,38 @@ def progress_display() -> Iterator[Callable[[Counter[str]], None]]:
         started = time.monotonic()
 
         def show(counts: Counter[str]) -> None:
-            done = counts["written"] + counts["lost"]
-            bar.update(
-                task,
-                completed=done,
-                total=counts["planned"] or None,
-                detail=f"{counts['recordings']} recordings · {done / (time.monotonic() - started):.1f}/s"
-                + (f" · {counts['lost']} skipped or failed" if counts["lost"] else ""),
-            )
+            state = _state(counts, started)
+            bar.update(task, completed=_done(counts), total=counts["planned"] or None, detail=state)
 
         yield show
 
 
 class _Lines:
+    """A line now and then, for logs and pipes."""
+
     def __init__(self) -> None:
-        self._next = time.monotonic() + _LINE_EVERY_S
+        self._started = time.monotonic()
+        self._next = self._started + _LINE_EVERY_S
 
     def show(self, counts: Counter[str]) -> None:
-        if time.monotonic() < self._next:
+        now = time.monotonic()
+        if now < self._next:
             return
-        self._next = time.monotonic() + _LINE_EVERY_S
-        done = counts["written"] + counts["lost"]
-        console.print(f"{done} of {counts['planned']} windows, {counts['recordings']} recordings planned")
+        self._next = now + _LINE_EVERY_S
+        done, planned = _done(counts), counts["planned"]
+        left = f" · {(planned - done) * (now - self._started) / done:.0f} s left" if done else ""
+        console.print(f"{done} of {planned} windows · {_state(counts, self._started)}{left}", soft_wrap=True)
+
+
+def _done(counts: Counter[str]) -> int:
+    return counts["written"] + counts["skipped"] + counts["failed"]
+
+
+def _state(counts: Counter[str], started: float) -> str:
+    """``3 recordings · 12.5/s · 2 skipped · 1 failed``."""
+    rate = _done(counts) / max(time.monotonic() - started, 1e-3)
+    lost = [f"{counts[outcome]} {outcome}" for outcome in ("skipped", "failed") if counts[outcome]]
+    return " · ".join([f"{counts['recordings']} recordings", f"{rate:.1f}/s", *lost])
 
 
 def finish(result: RunResult) -> int:
@@ -165,6 +177,8 @@ def print_verification(out: str, *, deep: bool) -> int:
     from align.pipeline.stores import store
     from align.transforms.check.verify import verify
 
+    if not is_remote(out) and not Path(out).is_dir():
+        raise UsageError(f"{out} is not a folder; name the --output of a finished run")
     report = verify(store(out), deep=deep)
     for problem in report.problems:
         console.print(f"[red]{escape(str(problem))}", soft_wrap=True)

@@ -16,7 +16,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 from align.pipeline.config import RunConfig
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.progress import Heartbeat
-from align.pipeline.shards import Losses, SplitTotals, commit_run, number_shards, write_one_shard
+from align.pipeline.shards import Losses, SplitTotals, commit_run, lost_by, number_shards, write_one_shard
 from align.pipeline.stopping import leave_word
 from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
@@ -88,8 +88,7 @@ class PlanRecordings(beam.DoFn):
             with stage("plan"):
                 plan = plan_recording(item, self.config)
             count("plan", plan.windows)
-        lost = sum(f.windows for f in plan.faults)
-        self.heartbeat.add(recordings=1, planned=plan.windows, lost=lost)
+        self.heartbeat.add(recordings=1, planned=plan.windows, **lost_by(plan.faults))
         _report_stages()
         yield plan
 

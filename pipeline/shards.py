@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -69,6 +70,14 @@ class SplitTotals:
         return shard_count(size, shard_size, cost, count)
 
 
+def lost_by(faults: Iterable[Fault]) -> dict[str, int]:
+    """Windows that faults account for, by outcome, for the progress display."""
+    windows = Counter[str]()
+    for fault in faults:
+        windows[fault.outcome] += fault.windows
+    return {outcome: windows[outcome] for outcome in ("skipped", "failed")}
+
+
 def number_shards(used: Iterable[ShardKey]) -> dict[ShardKey, ShardKey]:
     """Numbers without holes for the shards that hold a segment: readers expect ``{000000..000007}``."""
     by_split: dict[str, list[ShardKey]] = {}
@@ -100,7 +109,7 @@ def write_one_shard(
     target = store(config.output)
     finished = finished_report(target, spec) if config.resume else None
     if finished is not None and not (config.retry_failed and finished.failed):
-        heartbeat.add(written=finished.samples, lost=len(finished.faults))
+        heartbeat.add(written=finished.samples, **lost_by(finished.faults))
         return finished
     return write_shard(spec, _counted(ordered, config, heartbeat), target)
 
@@ -120,7 +129,7 @@ def _without_places(plain: Any) -> Any:
 def _counted(segments: Iterable[Segment], config: RunConfig, heartbeat: Heartbeat) -> Iterator[Item]:
     for segment in segments:
         for item in _items(segment, config):
-            heartbeat.add(**({"lost": 1} if isinstance(item, Fault) else {"written": 1}))
+            heartbeat.add(**(lost_by([item]) if isinstance(item, Fault) else {"written": 1}))
             yield item
 
 

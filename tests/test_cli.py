@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
         (["--windwo", "5"], "did you mean --window"),
         (["--max-failures", "7"], "--max-failures must be between"),
         (["--image-size", "1"], "--image-size must be between"),
-        (["--media", "fullscale"], "did you mean full_scale"),
+        (["--media", "fullscale"], "did you mean 'full_scale'"),
         (["--recordings", "nobody"], "nobody"),
         (["--segment", "inf"], "--segment must be between"),
         (["--workers", "²"], "--workers"),
@@ -151,6 +151,17 @@ def test_inspect_shows_every_stream(say: Callable[..., Said], shared_ego4d: Path
     code, out, _ = say("inspect", str(video))
     assert code == 0
     assert all(word in out for word in ("h264 854x480", "aac", "4,795 rows", "362 frames"))
+
+
+def test_inspect_shows_the_gaps_of_an_imu_table(say: Callable[..., Said], tmp_path: Path) -> None:
+    header = "component_idx,canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"
+    rows = [f"0,{k * 5},0,0,0,0,0,9.8" for k in range(1_000) if not 400 < k < 600]
+    path = tmp_path / "imu.csv"
+    path.write_text("\n".join([header, *rows, rows[-1]]) + "\n")
+    code, out, _ = say("inspect", str(path))
+    assert code == 0
+    assert "gap 2.000 to 3.000 s" in out
+    assert "1 duplicate" in out
 
 
 @pytest.mark.parametrize(

@@ -481,6 +481,15 @@ def test_selection_by_id_limit_scenario_and_exclusion(download):
     assert list(read(folder, exclude=("a",), scenarios=("cooking",), limit=1)[0]) == ["b"]
 
 
+def test_a_scenario_may_hold_a_comma(download):
+    folder = download(
+        [video("e", scenarios=["Car - commuting, road trip"]), video("f", scenarios=["Cooking"])]
+    )
+    words = ("Car - commuting", "road trip", "cooking")
+    assert list(read(folder, scenarios=words[:2])[0]) == ["e"]
+    assert list(read(folder, scenarios=words)[0]) == ["e", "f"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from align.pipeline import storage
@@ -111,7 +112,8 @@ def choose(options: SourceOptions, catalogue: Catalogue) -> Choice:
         if uid not in known:
             raise UsageError(f"--recordings: {MASTER} has no {uid!r}{did_you_mean(uid, known)}")
     labels = {label.casefold() for label in catalogue.labels}
-    for label in options.scenarios:
+    scenarios = _whole_labels(options.scenarios, labels)
+    for label in scenarios:
         if label.casefold() not in labels:
             hint = did_you_mean(label, catalogue.labels)
             raise UsageError(f"--scenario: no recording is labelled {label!r}{hint}")
@@ -121,8 +123,21 @@ def choose(options: SourceOptions, catalogue: Catalogue) -> Choice:
         for uid, video in ids.items()
         if never.isdisjoint((uid, video)) and (not only or not only.isdisjoint((uid, video)))
     }
-    scenarios = frozenset(label.casefold() for label in options.scenarios)
-    return Choice(frozenset(chosen), frozenset(chosen.values()), scenarios)
+    return Choice(
+        frozenset(chosen), frozenset(chosen.values()), frozenset(label.casefold() for label in scenarios)
+    )
+
+
+def _whole_labels(words: Sequence[str], labels: AbstractSet[str]) -> list[str]:
+    """Neighbouring words that make one label are one: "Car - commuting, road trip" holds a comma."""
+    found: list[str] = []
+    left = list(words)
+    while left:
+        together = (n for n in range(len(left), 1, -1) if ", ".join(left[:n]).casefold() in labels)
+        taken = next(together, 1)
+        found.append(", ".join(left[:taken]))
+        left = left[taken:]
+    return found
 
 
 def _items(root: str) -> Iterator[tuple[str, object]]:

@@ -97,7 +97,8 @@ def _unless_required(sample: Sample, require: tuple[str, ...]) -> Sample | Fault
         place = (sample.recording_id, sample.window.start_ns, "align")
         if reason in _FAULTY:
             return Fault(*place, str(reason), detail, "failed")
-        return Fault(*place, f"missing_{modality}", detail, "skipped")
+        code = reason if reason == Reason.REDACTED else f"missing_{modality}"
+        return Fault(*place, str(code), detail, "skipped")
     return sample
 
 
