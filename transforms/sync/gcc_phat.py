@@ -32,8 +32,9 @@ _NEAR = 3e-4  # seconds from the common peak within which a window's own peak ag
 _HEARD = 3.0  # standard deviations of the correlation by which a peak stands out ...
 _SHARE_OF_BEST = 0.6  # ... and its share of the window's highest
 _PEAK_SIGMA = 1e-5  # seconds; the scatter of the windows raises it where they deserve less
-_LEAST_WINDOWS, _LEAST_SHARE = 3, 0.6
+_LEAST_WINDOWS, _LEAST_SHARE = 3, 0.8
 _RIVALRY = 0.8
+_ECHO = 0.55  # an echo this loud beside the common peak: in one room it misleads all windows alike
 _UPSAMPLING = 4
 _ROUNDS = 3
 
@@ -95,7 +96,7 @@ def match_sounds(reference: Sound, other: Sound, reach: float = 5.0) -> SoundMat
     if found is None:
         return SoundMatch(None, len(starts), 0, "there is silence where the sounds overlap")
     heard = np.isfinite(curves).any(axis=1)
-    line, near = found.line, np.zeros(len(starts), bool)
+    line, near, echo = found.line, np.zeros(len(starts), bool), 1.0
     tilt = 2 * _COARSE_STEP / max(float(centres[-1] - centres[0]) / 2, 1.0)
     for _ in range(_ROUNDS):
         fine = np.stack([_fine(reference, other, s, line) for s in starts])
@@ -107,17 +108,22 @@ def match_sounds(reference: Sound, other: Sound, reach: float = 5.0) -> SoundMat
         if near.sum() < _LEAST_WINDOWS:
             break
         at = np.array([line.offset_at(c) for c in centres[near]]) + delay[near]
+        echo = _echo(fine[near], reference.rate)
         line = fit_line(centres[near], at, np.full(int(near.sum()), _PEAK_SIGMA))
         tilt /= 8  # the line is known better each time: less is searched
-    return _judged(line, int(near.sum()), int(heard.sum()), found.rivalry)
+    return _judged(line, int(near.sum()), int(heard.sum()), found.rivalry, echo)
 
 
-def _judged(line: Line, agreeing: int, windows: int, rivalry: float) -> SoundMatch:
+def _judged(line: Line, agreeing: int, windows: int, rivalry: float, echo: float) -> SoundMatch:
     of = f"{agreeing} of {windows} windows agree with one line"
     if agreeing < max(_LEAST_WINDOWS, _LEAST_SHARE * windows):
         return SoundMatch(None, windows, agreeing, f"only {of}")
     if rivalry > _RIVALRY:
         return SoundMatch(None, windows, agreeing, f"{of}, but the sound repeats itself")
+    if echo > _ECHO:
+        return SoundMatch(
+            None, windows, agreeing, f"{of}, but echoes are {echo:.0%} as loud as what they hear"
+        )
     return SoundMatch(line, windows, agreeing, of)
 
 
@@ -212,6 +218,13 @@ def _delays(fine: Floats, centres: Floats, common: Line, rate: float) -> Floats:
         shift = 0.5 * (left - right) / curvature if curvature < 0 else 0.0
         out[i] = (top + shift - middle) * step
     return out
+
+
+def _echo(fine: Floats, rate: float) -> float:
+    """The loudest of what lies beside the peak on the line, over that peak, in the windows' mean."""
+    mean = fine.mean(axis=0)
+    beside = np.abs(_fine_lags(rate)) > _NEAR
+    return float(np.abs(mean[beside]).max() / max(float(mean[~beside].max()), 1e-12))
 
 
 def _read_at(sound: Sound, times: Floats) -> Floats:
