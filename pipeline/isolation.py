@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from align.pipeline.config import RunConfig
 from align.pipeline.decoder_process import DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE, send
+from align.pipeline.storage import is_remote
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
@@ -48,6 +49,7 @@ class Decoder:
     """
 
     def __init__(self, timeout_s: float, command: Sequence[str] = COMMAND) -> None:
+        self.terms = timeout_s, tuple(command)
         self._timeout_s, self._command = timeout_s, command
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -205,8 +207,12 @@ class _Pool:
 
     @contextmanager
     def borrow(self, config: RunConfig) -> Iterator[Decoder]:
+        terms = _terms(config)
         with self._lock:
-            decoder = self._idle.pop() if self._idle else _new(config)
+            for other in [d for d in self._idle if d.terms != terms]:  # an earlier run's, on other terms
+                self._idle.remove(other)
+                other.stop()
+            decoder = self._idle.pop() if self._idle else Decoder(*terms)
         try:
             yield decoder
         finally:
@@ -219,9 +225,10 @@ class _Pool:
                 self._idle.pop().stop()
 
 
-def _new(config: RunConfig) -> Decoder:
+def _terms(config: RunConfig) -> tuple[float, tuple[str, ...]]:
+    """Time-out and command of the children that a run needs."""
     options = ("--use", *config.beam_args) if config.beam_args else ()
-    return Decoder(config.decode_timeout_s, (*COMMAND, *options))
+    return config.decode_timeout_s, (*COMMAND, *options)
 
 
 _POOL = _Pool()
@@ -231,5 +238,7 @@ borrow = _POOL.borrow
 
 def start_early(config: RunConfig) -> None:
     """Let a child start while this process is still importing."""
+    if is_remote(config.input):
+        _POOL.close()  # an earlier run's children would keep the credentials and endpoints of their start
     with borrow(config) as decoder:
         decoder.start()

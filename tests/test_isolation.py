@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from align.pipeline.config import RunConfig
-from align.pipeline.isolation import Decoder
+from align.pipeline.isolation import Decoder, borrow
 from align.pipeline.planning import list_recordings, plan_recording
 from align.schemas.errors import AlignError, Fault
 from align.schemas.options import AlignOptions
@@ -138,3 +138,14 @@ def test_a_run_gives_the_same_files_with_and_without_isolation(align_run, clone_
     ]
     trees = [{p.relative_to(o): p.read_bytes() for p in o.rglob("*") if p.is_file()} for o in outs]
     assert trees[0] == trees[1]
+
+
+def test_a_run_gets_no_child_that_was_started_on_other_terms():
+    one, other = (RunConfig("ego4d", "in", decode_timeout_s=s) for s in (50.0, 70.0))
+    with borrow(one) as decoder:
+        process = decoder.start()
+    with borrow(one) as again:
+        assert again is decoder
+    with borrow(other) as fresh:
+        assert fresh is not decoder
+        assert process.poll() is not None

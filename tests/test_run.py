@@ -151,8 +151,11 @@ def test_a_sample_is_the_same_however_the_run_is_cut(
     assert rows_of(align_run(synth_input, options=options, **changes)) == synth_reference
 
 
-def test_two_runs_write_the_same_files(align_run: Run, synth_input: Path) -> None:
-    first, second = (align_run(synth_input, formats=BOTH) for _ in range(2))
+def test_two_runs_write_the_same_files_though_one_does_every_bundle_twice(
+    align_run: Run, synth_input: Path
+) -> None:
+    replayed = ("--direct_runner_bundle_repeat=2",)
+    first, second = (align_run(synth_input, formats=BOTH, beam_args=args) for args in ((), replayed))
     names = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
     assert [n for n in names if (first / n).read_bytes() != (second / n).read_bytes()] == []
