@@ -30,11 +30,16 @@ def index(out: str, loaders: str | None, threads: int, **given: Any) -> None:
     from align.schemas.errors import UsageError
     from align.transforms.balance.index import IndexOptions, add_index
     from align.transforms.index.write import write_loader_indexes
+    from align.transforms.write.card import write_card
+    from align.transforms.write.commit import read_json
+    from align.transforms.write.manifest import MANIFEST
+    from align.transforms.write.stats import STATS
 
     options, place = IndexOptions(**given), store(out)
     try:
         found = add_index(place, options, threads=threads)
         files = write_loader_indexes(place, loaders.split(",")) if loaders else []
+        write_card(place, read_json(place, MANIFEST), read_json(place, STATS))
     except FileNotFoundError:
         detail = f"{out} has no manifest.json; name the output folder of a finished align run"
         raise UsageError(detail) from None

@@ -318,6 +318,9 @@ def test_the_command_indexes_and_says_what_it_found(doubled, write_dataset):
     assert "image+audio+imu+text" in done.output
     assert len(index_rows(folder)) == 20
     assert list((folder / "webdataset").glob("*.idx"))
+    card = (folder / "README.md").read_text()
+    assert "2 near-duplicates" in card
+    assert "other loaders: dali" in card
 
 
 def test_the_command_refuses_a_folder_without_a_manifest(tmp_path):

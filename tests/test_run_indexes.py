@@ -202,3 +202,12 @@ def test_the_command_takes_index_and_file_of_splits_from_toml(recordings, tmp_pa
     assert "4 windows of 1 groups, in no other split" in said
     assert "across splits" in said
     assert manifest_of(tmp_path / "out")["indexes"] == ["balance", "dali"]
+
+
+def test_the_card_says_how_weights_are_used_and_a_run_without_an_index_does_not(out, configured, tmp_path):
+    card = (out / "README.md").read_text()
+    assert "near-duplicates" in card
+    assert "balance=True" in card
+    assert "dali, energon, wids" in card
+    align.run(configured(tmp_path / "plain", indexes=("none",), limit=1))
+    assert "## Training" not in (tmp_path / "plain" / "README.md").read_text()

@@ -65,6 +65,7 @@ def card(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
             *_reading(manifest, formats),
             *_columns(manifest),
             *_numbers(statistics),
+            *_training(manifest),
             *_making(manifest),
         ]
     )
@@ -257,6 +258,32 @@ def _numbers(statistics: Mapping[str, Any]) -> list[str]:
         ranked = sorted(found["patterns"].items(), key=lambda item: (-item[1], item[0]))
         lines += [f"| `{split}` | {pattern} | {n} |" for pattern, n in ranked]
     return [*lines, "", "Coverage, reasons and normalisation statistics per split: `stats.json`.", ""]
+
+
+def _training(manifest: Mapping[str, Any]) -> list[str]:
+    """What lies beside the shards for a training loop, and how it is used."""
+    balance, others = manifest.get("balance"), manifest.get("loader_index", ())
+    if not balance and not others:
+        return []
+    lines = ["## Training", ""]
+    if balance:
+        lines += [
+            f"`index/` has a row per window: `weight` (classes by {balance['by']} drawn in proportion to",
+            f"n^{balance['alpha']:g}, each window at most {balance['cap']:g} times an epoch), `duplicate_of` "
+            f"({balance['duplicates']:,} near-duplicates, {balance['across_splits']:,}",
+            "of them of a window in another split), `text_hash`, `phash`. `align.load` uses it:",
+            "",
+            "```python",
+            "import align",
+            'windows = align.load("OUT", split="train", batch_size=64, balance=True, duplicates="drop")',
+            "```",
+            "",
+            '`batch["ids"]` marks pairs that are no negatives: the same picture, narration or group.',
+        ]
+    if others:
+        kinds = ", ".join(sorted({entry["kind"] for entry in others}))
+        lines += ["", f"In `webdataset/` lie indexes for other loaders: {kinds}."]
+    return [*lines, ""]
 
 
 def _making(manifest: Mapping[str, Any]) -> list[str]:
