@@ -110,6 +110,8 @@ class ImuTrack:
         accl: float64 [m, 3], m/s².
         gyro_rate_hz: rate measured over the recording, 0.0 where it cannot be.
         accl_rate_hz: rate measured over the recording, 0.0 where it cannot be.
+        joints_ns: ascending instants between whose two sides nothing is interpolated: another instrument
+            begins there.
     """
 
     gyro_ns: NDArray[np.int64]
@@ -118,3 +120,4 @@ class ImuTrack:
     accl: NDArray[np.float64]
     gyro_rate_hz: float
     accl_rate_hz: float
+    joints_ns: tuple[int, ...] = ()

@@ -25,6 +25,8 @@ class ImuRange:
         span: from the first to the last usable row of the whole table, stream clock.
         missing: why there is no usable IMU (a ``Reason`` value), or None.
         detail: the same in words.
+        components: ``component_idx`` -> the stretch that is its own, ascending and disjoint, stream clock;
+            none where the table has one component.
     """
 
     byte_ranges: tuple[tuple[int, int], ...] = ()
@@ -38,6 +40,7 @@ class ImuRange:
     span: TimeSpan | None = None
     missing: str | None = None
     detail: str = ""
+    components: tuple[tuple[int, TimeSpan], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

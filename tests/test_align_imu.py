@@ -1,5 +1,6 @@
 """Resampling of IMU rows, against closed forms and brute force."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -104,6 +105,35 @@ def test_nothing_is_interpolated_across_a_gap_of_three_seconds(rate):
     np.testing.assert_allclose(out.imu.values, np.where(expected, 1.0, 0.0) * np.ones((6, 1)), atol=1e-6)
     assert out.coverage == expected.mean()
     assert out.max_gap_ns == 3_005_000_000
+
+
+@pytest.mark.parametrize("rate", [50, 200, 400])
+def test_nothing_is_interpolated_across_a_joint(rate):
+    t = np.arange(2_000) / 200 - 2 + 0.0021
+    track = track_of(t, lambda t: np.where(t < 2.5, 1.0, -1.0))
+    joint = int(track.gyro_ns[np.searchsorted(t, 2.5)])
+    out = window_imu(replace(track, joints_ns=(0, joint, 2 * joint)), WINDOW, rate)
+    last, first = t[t < 2.5][-1], t[t >= 2.5][0]
+    times = grid(rate)
+    np.testing.assert_array_equal(out.imu.mask, (times <= last) | (times >= first))
+    np.testing.assert_allclose(
+        out.imu.values[0], np.where(times <= last, 1.0, np.where(times >= first, -1.0, 0.0)), atol=1e-6
+    )
+
+
+def test_two_instruments_that_overlap_are_not_mixed(tmp_path):
+    rows = ["component_idx,canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"]
+    rows += [f"0,{k * 5.0},1,1,1,0,0,9.8" for k in range(1_000)]
+    rows += [f"1,{4_800.3 + k * 5.0},-1,-1,-1,0,0,9.8" for k in range(1_000)]
+    path = tmp_path / "imu.csv"
+    path.write_text("\n".join(rows) + "\n")
+    survey = survey_imu(path)
+    for window in (TimeSpan(0, 5 * NS), TimeSpan(4 * NS, 6 * NS), TimeSpan(5 * NS, 9 * NS)):
+        reach = window.widened(IMU_MARGIN_NS)
+        out = window_imu(read_imu(path, imu_range(survey, reach), ClockMap(), reach), window, 200)
+        at = window.start_ns / NS + np.arange(len(out.imu.mask)) / 200
+        assert out.imu.mask.all()
+        np.testing.assert_allclose(out.imu.values[0], np.where(at <= 4.995, 1.0, -1.0), atol=1e-6)
 
 
 @pytest.mark.parametrize(("periods", "measured"), [(2.99, True), (3.01, False)])

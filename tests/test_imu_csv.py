@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.schemas.errors import AlignError
+from align.schemas.plan import ImuRange
 from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
+from align.schemas.wire import from_plain, to_plain
 from align.transforms.read import imu_rows
 from align.transforms.read.imu_csv import EGO4D, ImuColumns, imu_range, read_imu, survey_imu
 
@@ -22,8 +24,8 @@ SAME = ClockMap()
 here = pytest.mark.skipif(not DATA.is_dir(), reason="the shared recordings are not here")
 
 
-def line(ms, gyro=(0.1, 0.2, 0.3), accl=(0.0, 0.0, 9.8)):
-    return ",".join(map(str, (0, ms, ms, *gyro, *accl)))
+def line(ms, gyro=(0.1, 0.2, 0.3), accl=(0.0, 0.0, 9.8), component=0):
+    return ",".join(map(str, (component, ms, ms, *gyro, *accl)))
 
 
 def table(lines, header=HEADER, end="\n"):
@@ -124,6 +126,10 @@ def test_what_was_dropped_is_counted():
     found = survey(table(rows) + b"0,100,10")
     assert found.rejected == {"field_count": 1, "null_time": 2, "absurd_time": 1, "truncated": 1}
     assert (found.rows, found.non_monotonic, found.duplicates) == (27, 1, 2)
+    assert found.notes == (
+        "2 rows without a time, 1 absurd time, 1 row of another length, 1 row cut short dropped; "
+        "1 row out of order, 2 duplicates",
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,6 +227,88 @@ def test_the_rate_is_measured(hz, jitter_ms):
     times = times[(times < 20_000) | (times > 23_000)]
     found = survey(table([line(f"{t:.4f}") for t in times]))
     assert found.gyro_rate_hz == pytest.approx(hz, rel=1e-4)
+
+
+# -- Components and gaps -------------------------------------------------------------------------------
+
+
+def joined(*parts):
+    """Rows of ``(component, times in ms)``, whose gyro_x is the component's number and one."""
+    return [line(ms, (c + 1.0, 0, 0), component=c) for c, times in parts for ms in times]
+
+
+def every_5_ms(start, n):
+    return [round(start + 5 * k, 1) for k in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "own_ms", "overlap"),
+    [
+        ([(0, every_5_ms(0, 100))], [], ""),
+        ([(0, every_5_ms(0, 100)), (1, every_5_ms(500, 50))], [(0, 0, 495), (1, 500, 745)], ""),
+        (
+            [(0, every_5_ms(0, 100)), (1, every_5_ms(400.3, 50))],
+            [(0, 0, 495), (1, 495.000001, 645.3)],
+            "0.095 s",
+        ),
+        (
+            [(1, every_5_ms(400.3, 50)), (0, every_5_ms(0, 100))],
+            [(0, 0, 495), (1, 495.000001, 645.3)],
+            "0.095 s",
+        ),
+        ([(0, every_5_ms(0, 100)), (1, every_5_ms(100.3, 9))], [(0, 0, 495)], "0.040 s"),
+        ([(0, [*every_5_ms(0, 100), 9e6]), (1, every_5_ms(500, 50))], [(0, 0, 495), (1, 500, 745)], ""),
+    ],
+)
+@pytest.mark.parametrize("block", [700, 1 << 20])
+def test_where_components_overlap_the_earlier_ones_rows_stand(monkeypatch, parts, own_ms, overlap, block):
+    monkeypatch.setattr(imu_rows, "BLOCK_BYTES", block)
+    data = table(joined(*parts))
+    found = survey(data)
+    assert [(c, s.start_ns / 1e6, (s.end_ns - 1) / 1e6) for c, s in found.components] == own_ms
+    assert overlap in " ".join(found.notes)
+    assert ("overlap" in " ".join(found.notes)) == bool(overlap)
+    track = read(data)
+    rows = {(ms, c) for c, times in parts for ms in times}
+    held = {(ms, c) for ms, c in rows for other, a, e in own_ms if a <= ms <= e and other != c}
+    assert list(zip(track.gyro_ns / 1e6, track.gyro[:, 0] - 1, strict=True)) == sorted(rows - held)
+    assert track.joints_ns == tuple(s.start_ns for _, s in found.components)
+
+
+def test_numbers_of_more_components_than_files_are_not_used():
+    found = survey(table([line(5 * k, component=k) for k in range(1_200)]))
+    assert (found.components, "components" in found.notes[0]) == ((), True)
+
+
+def test_components_are_read_as_part_of_a_range():
+    found = survey(table(joined((0, every_5_ms(0, 100)), (1, every_5_ms(480.3, 500)))))
+    where = imu_range(found, TimeSpan(NS, 2 * NS))
+    assert [c for c, _ in where.components] == [1]
+    where = imu_range(found, TimeSpan(0, NS))
+    assert [c for c, _ in where.components] == [0, 1]
+    assert from_plain(ImuRange, to_plain(where)) == where
+
+
+@pytest.mark.parametrize("number", ["", "x", "0.5", "nan"])
+def test_rows_of_an_unknown_component_stand(number):
+    rows = joined((0, every_5_ms(0, 100)), (1, every_5_ms(500, 100)))
+    unknown = [number + row[1:] if k % 7 == 0 else row for k, row in enumerate(rows)]
+    np.testing.assert_array_equal(read(table(unknown)).gyro, read(table(rows)).gyro)
+
+
+@pytest.mark.parametrize("block", [700, 1 << 20])
+def test_gaps_are_more_than_three_periods_apart(monkeypatch, block):
+    monkeypatch.setattr(imu_rows, "BLOCK_BYTES", block)
+    times = [t for t in every_5_ms(0, 1_000) if not (500 < t < 512 or 1_000 < t < 1_020 or 2_000 < t < 4_000)]
+    found = survey(table([line(t) for t in times]))
+    assert found.gaps == (TimeSpan(NS, NS + 20_000_000), TimeSpan(2 * NS, 4 * NS))
+
+
+def test_the_longest_of_many_gaps_are_kept():
+    times = [200 * k + 5 * j + (k > 70) * 300 for k in range(300) for j in range(10)]
+    found = survey(table([line(t) for t in times]))
+    assert len(found.gaps) == 100
+    assert max(g.length_ns for g in found.gaps) == 455_000_000
 
 
 # -- Size, order and place in the file -----------------------------------------------------------------

@@ -1,8 +1,8 @@
 """IMU of one window: both sensors on the window's own grid, each from its own instants.
 
 Output sample k stands at ``window.start + k / rate`` exactly. Rows are split into runs where they are more
-than three nominal periods apart; nothing is interpolated across. An output sample is *measured* for a sensor
-if it lies between the first and the last row of a run, ends included::
+than three nominal periods apart and at joints; nothing is interpolated across. An output sample is *measured*
+for a sensor if it lies between the first and the last row of a run, ends included::
 
     rows      x x x x x x x x . . . . . . x x x x x x x x
     run       [-------------]             [-------------]
@@ -66,8 +66,9 @@ def window_imu(track: ImuTrack, window: TimeSpan, rate: int) -> WindowImuResult:
         window: recording clock.
         rate: Hz of the output.
     """
-    gyro, gyro_there = _resample(track.gyro_ns, track.gyro, track.gyro_rate_hz, window, rate)
-    accl, accl_there = _resample(track.accl_ns, track.accl, track.accl_rate_hz, window, rate)
+    joints_ns = track.joints_ns
+    gyro, gyro_there = _resample(track.gyro_ns, track.gyro, track.gyro_rate_hz, joints_ns, window, rate)
+    accl, accl_there = _resample(track.accl_ns, track.accl, track.accl_rate_hz, joints_ns, window, rate)
     mask = gyro_there & accl_there
     values = np.concatenate([gyro, accl], axis=1).T.astype(np.float32)
     values[:, ~mask] = 0.0
@@ -82,7 +83,12 @@ def _longest_gap(times_ns: NDArray[np.int64], window: TimeSpan) -> int:
 
 
 def _resample(
-    times_ns: NDArray[np.int64], values: NDArray[np.float64], source_hz: float, window: TimeSpan, rate: int
+    times_ns: NDArray[np.int64],
+    values: NDArray[np.float64],
+    source_hz: float,
+    joints_ns: tuple[int, ...],
+    window: TimeSpan,
+    rate: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """One sensor: values [n, 3] and where they are measured [n]."""
     count = count_in(window.length_ns, rate)
@@ -93,7 +99,9 @@ def _resample(
     if len(since) < 2:
         return out, there
     period_ns = NS / source_hz if source_hz > 0 else float(np.median(np.diff(since)))
-    breaks = np.flatnonzero(np.diff(since) > _LONGEST_STEP * period_ns) + 1
+    gaps = np.flatnonzero(np.diff(since) > _LONGEST_STEP * period_ns) + 1
+    joints = np.searchsorted(times_ns[low:high], np.array(joints_ns, np.int64))
+    breaks = np.union1d(gaps, joints[(joints > 0) & (joints < len(since))])
     for run_ns, run in zip(np.split(since, breaks), np.split(values, breaks), strict=True):
         first = max(_index_from(run_ns[0], rate), 0)
         end = min(_index_until(run_ns[-1], rate), count)

@@ -33,7 +33,7 @@ class StreamView:
         name: e.g. ``0 video h264 1920x1080``.
         span: from the first to the end of the last packet; None for a stream without packets.
         facts: what is worth knowing, in words.
-        gaps: stretches without packets.
+        gaps: stretches without packets or rows.
         faults: what is wrong, in words.
     """
 
@@ -76,10 +76,8 @@ def inspect_imu(path: str) -> StreamView:
     """
     survey = survey_imu(path)
     rates = f"gyro {survey.gyro_rate_hz:.2f} Hz, accl {survey.accl_rate_hz:.2f} Hz"
-
-    return StreamView(
-        f"imu {Path(path).name}", survey.span, (f"{survey.rows:,} rows", rates), faults=survey.notes
-    )
+    facts = (f"{survey.rows:,} rows", rates)
+    return StreamView(f"imu {Path(path).name}", survey.span, facts, survey.gaps, survey.notes)
 
 
 def _gather(container: av.container.InputContainer, times: dict[int, _Times], offset: int) -> str | None:

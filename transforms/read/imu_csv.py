@@ -21,6 +21,7 @@ from align.transforms.read.guard import open_bytes
 from align.transforms.read.imu_rows import EGO4D as EGO4D
 from align.transforms.read.imu_rows import ImuColumns as ImuColumns
 from align.transforms.read.imu_rows import blocks, parse, read_exactly, read_header, times_ns
+from align.transforms.read.imu_spans import in_place
 from align.transforms.read.imu_survey import ImuSurvey as ImuSurvey
 from align.transforms.read.imu_survey import Tally
 
@@ -77,6 +78,7 @@ def imu_range(survey: ImuSurvey, span: TimeSpan) -> ImuRange:
         span=survey.span,
         missing=survey.missing,
         detail="; ".join(survey.notes),
+        components=tuple(c for c in survey.components if c[1].touches(near)),
     )
 
 
@@ -91,7 +93,7 @@ def read_imu(
     """The rows whose recording time lies in a span: sorted, finite, one per instant.
 
     Rows that repeat another are dropped; rows that differ at one instant are averaged. A row in which one
-    sensor is missing still counts for the other.
+    sensor is missing still counts for the other. Where components overlap, the earlier one's rows stand.
 
     Args:
         source: the table that was surveyed.
@@ -105,16 +107,19 @@ def read_imu(
     with _opened(source, opener) as file:
         for start, end in range.byte_ranges:
             file.seek(start)
-            table = parse(read_exactly(file, end - start), range.columns, range.delimiter, columns).values
-            times, usable = times_ns(table[:, 0], range.time_scale_ns)
+            table = parse(read_exactly(file, end - start), range.columns, range.delimiter, columns)
+            times, usable = times_ns(table.values[:, 0], range.time_scale_ns)
+            usable &= in_place(times, table.components, range.components)
             times[usable] = clock.to_recording(times[usable])
             inside = usable & (times >= span.start_ns) & (times < span.end_ns)
-            parts.append((times[inside], table[inside, 1:]))
+            parts.append((times[inside], table.values[inside, 1:]))
     times = np.concatenate([t for t, _ in parts]) if parts else np.empty(0, np.int64)
     values = np.concatenate([v for _, v in parts]) if parts else np.empty((0, 6))
     gyro_ns, gyro = _one_per_instant(times, values[:, :3] * range.gyro_scale)
     accl_ns, accl = _one_per_instant(times, values[:, 3:] * range.accl_scale)
-    return ImuTrack(gyro_ns, gyro, accl_ns, accl, range.gyro_rate_hz, range.accl_rate_hz)
+    starts = np.array([stretch.start_ns for _, stretch in range.components], np.int64)
+    joints_ns = tuple(clock.to_recording(starts).tolist())
+    return ImuTrack(gyro_ns, gyro, accl_ns, accl, range.gyro_rate_hz, range.accl_rate_hz, joints_ns)
 
 
 def _one_per_instant(

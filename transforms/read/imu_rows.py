@@ -30,12 +30,16 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
 @dataclass(frozen=True, slots=True)
 class ImuColumns:
-    """Which columns mean what, and nanoseconds per unit of the time column as its name promises."""
+    """Which columns mean what, and nanoseconds per unit of the time column as its name promises.
+
+    The component's number may be absent; the other columns may not.
+    """
 
     time: str = "canonical_timestamp_ms"
     gyro: tuple[str, str, str] = ("gyro_x", "gyro_y", "gyro_z")
     accl: tuple[str, str, str] = ("accl_x", "accl_y", "accl_z")
     time_scale_ns: float = 1e6
+    component: str = "component_idx"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,10 +65,12 @@ class Parsed:
 
     Attributes:
         values: float64 [n, 7]: time, gyro x y z, accl x y z; NaN where there is no number.
+        components: float64 [n]: the component's number; NaN where there is no whole number.
         misshapen: lines whose number of fields is not the header's.
     """
 
     values: NDArray[np.float64]
+    components: NDArray[np.float64]
     misshapen: int
 
 
@@ -132,18 +138,21 @@ def read_exactly(file: BinaryIO, size: int) -> bytes:
 def parse(data: bytes, names: tuple[str, ...], delimiter: str, columns: ImuColumns) -> Parsed:
     """Numbers of whole lines. ``names`` and ``delimiter`` are the header's."""
     if not data.strip():
-        return Parsed(np.empty((0, len(columns.names))), 0)
+        return Parsed(np.empty((0, len(columns.names))), np.empty(0), 0)
     data = data.translate(_PLAIN)
+    wanted = (*columns.names, *((columns.component,) if columns.component in names else ()))
     try:
-        table, misshapen = _read(data, names, delimiter, columns, pa.float64())
+        table, misshapen = _read(data, names, delimiter, wanted, pa.float64())
     except pa.ArrowInvalid:
-        table, misshapen = _read(data, names, delimiter, columns, pa.string())
+        table, misshapen = _read(data, names, delimiter, wanted, pa.string())
         table = pa.table([_numbers(c, delimiter) for c in table.columns], names=table.column_names)
     # itemwise, because a column may be asked for twice
-    stacked = [table.column(n).to_numpy(zero_copy_only=False) for n in columns.names]
+    stacked = [table.column(n).to_numpy(zero_copy_only=False) for n in wanted]
     values = np.stack(stacked, axis=1).astype(np.float64)
     values[:, 1:][~(np.abs(values[:, 1:]) <= _LARGEST)] = np.nan
-    return Parsed(values, misshapen)
+    values, rest = values[:, : len(columns.names)], values[:, len(columns.names) :]
+    components = rest[:, 0] if rest.shape[1] else np.full(len(values), np.nan)
+    return Parsed(values, np.where(components % 1 == 0, components, np.nan), misshapen)
 
 
 def times_ns(times: NDArray[np.float64], scale_ns: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -155,7 +164,7 @@ def times_ns(times: NDArray[np.float64], scale_ns: float) -> tuple[NDArray[np.in
 
 
 def _read(
-    data: bytes, names: tuple[str, ...], delimiter: str, columns: ImuColumns, kind: pa.DataType
+    data: bytes, names: tuple[str, ...], delimiter: str, wanted: tuple[str, ...], kind: pa.DataType
 ) -> tuple[pa.Table, int]:
     misshapen = 0
 
@@ -171,8 +180,8 @@ def _read(
         parse_options=csv.ParseOptions(delimiter=delimiter, quote_char=False, invalid_row_handler=skip),
         convert_options=csv.ConvertOptions(
             check_utf8=False,
-            column_types=dict.fromkeys(columns.names, kind),
-            include_columns=list(dict.fromkeys(columns.names)),
+            column_types=dict.fromkeys(wanted, kind),
+            include_columns=list(dict.fromkeys(wanted)),
             null_values=_NULLS,
             strings_can_be_null=True,
         ),

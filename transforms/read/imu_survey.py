@@ -12,18 +12,23 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from align.schemas.errors import AlignError, Reason
+from align.schemas.errors import AlignError
 from align.schemas.time import TimeSpan
 from align.transforms.read.imu_rows import EGO4D, Header, ImuColumns, parse, times_ns
-
-G = 9.80665
-"""Standard gravity, m/s²."""
+from align.transforms.read.imu_spans import Spans, Stretches
+from align.transforms.read.imu_verdicts import (
+    FASTEST_RAD_S,
+    SCALES_NS,
+    accl_unit,
+    dropped_note,
+    gyro_unit,
+    time_note,
+    why_useless,
+)
 
 _FURTHEST_NS = 10 * 86_400 * 10**9  # ten days from the block's median: no recording is that long
 _RATES_HZ = (10.0, 10_000.0)  # what an IMU may run at
 _SLOWEST_HZ = 4.0  # for the unit that the column's name says
-_SCALES_NS = {"ms": 1e6, "s": 1e9, "µs": 1e3, "ns": 1.0}
-_FASTEST_RAD_S = 70.0  # 4000 °/s: the widest range of any consumer gyroscope
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,9 @@ class ImuSurvey:
         non_monotonic: rows earlier than the row before them.
         duplicates: rows at the instant of another row of their block.
         accl_median: median |accl| in the table's unit; NaN without an accelerometer.
-        notes: what was assumed, converted or found odd, in words.
+        components: as in ``ImuRange``, over the whole table.
+        gaps: from row to row, more than three nominal periods; the 100 longest at most.
+        notes: what was assumed, converted, dropped or found odd, in words.
         missing, detail: why the table is of no use, as in ``ImuRange``.
     """
 
@@ -65,6 +72,8 @@ class ImuSurvey:
     accl_median: float
     gyro_scale: float
     accl_scale: float
+    components: Stretches = ()
+    gaps: tuple[TimeSpan, ...] = ()
     notes: tuple[str, ...] = ()
     missing: str | None = None
 
@@ -90,6 +99,7 @@ class Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     gaps_in_row: Counter[str] = field(default_factory=Counter)
     blocks: list[ImuBlock] = field(default_factory=list)
+    spans: Spans = field(default_factory=Spans)
     gyro_hz: list[tuple[float, int]] = field(default_factory=list)
     accl_hz: list[tuple[float, int]] = field(default_factory=list)
     accl_norm: list[tuple[float, int]] = field(default_factory=list)
@@ -112,6 +122,7 @@ class Tally:
             usable &= np.abs(times - _middle(times[usable])) <= _FURTHEST_NS
         self.rejected["absurd_time"] += int((numbers & ~usable).sum())
         if usable.any():
+            self.spans.add(times[usable], parsed.components[usable])
             self._add_rows(start, start + whole, times[usable], parsed.values[usable, 1:])
 
     def _add_rows(self, start: int, end: int, times: NDArray[np.int64], values: NDArray[np.float64]) -> None:
@@ -127,7 +138,7 @@ class Tally:
         self.gaps_in_row["accl"] += int((~has_accl).sum())
         self.gyro_hz.extend(_rate(times[has_gyro]))
         self.accl_hz.extend(_rate(times[has_accl]))
-        self.beyond_gyro += int((np.abs(gyro[has_gyro]) > _FASTEST_RAD_S).any(axis=1).sum())
+        self.beyond_gyro += int((np.abs(gyro[has_gyro]) > FASTEST_RAD_S).any(axis=1).sum())
         if has_accl.any():
             norm = np.linalg.norm(accl[has_accl], axis=1)
             self.accl_norm.append((float(np.median(norm)), len(norm)))
@@ -139,12 +150,21 @@ class Tally:
             why = ", ".join(f"{k}: {v}" for k, v in rejected.items()) or "nothing but a header"
             raise AlignError("imu_empty", f"the IMU table has no usable row ({why}); export it again")
         accl_median = _weighted_median(self.accl_norm)
-        accl_scale, accl_note = _accl_unit(accl_median)
+        accl_scale, accl_note = accl_unit(accl_median)
         gyro_rows = self.usable - self.gaps_in_row["gyro"]
-        gyro_scale, gyro_note = _gyro_unit(self.beyond_gyro / max(gyro_rows, 1))
-        missing, why_missing = _missing(gyro_rows, self.usable - self.gaps_in_row["accl"], accl_median)
+        gyro_scale, gyro_note = gyro_unit(self.beyond_gyro / max(gyro_rows, 1))
+        missing, why_missing = why_useless(gyro_rows, self.usable - self.gaps_in_row["accl"], accl_median)
         scale_ns = self.scale_ns or self.columns.time_scale_ns
-        notes = (why_missing, _time_note(scale_ns, self.columns.time_scale_ns), accl_note, gyro_note)
+        gyro_hz, accl_hz = _weighted_median(self.gyro_hz), _weighted_median(self.accl_hz)
+        components, overlap_note = self.spans.own()
+        notes = (
+            why_missing,
+            time_note(scale_ns, self.columns.time_scale_ns),
+            accl_note,
+            gyro_note,
+            overlap_note,
+            dropped_note(rejected, self.non_monotonic, self.duplicates),
+        )
         return ImuSurvey(
             blocks=tuple(self.blocks),
             columns=self.header.names,
@@ -155,45 +175,16 @@ class Tally:
             non_monotonic=self.non_monotonic,
             duplicates=self.duplicates,
             time_scale_ns=scale_ns,
-            gyro_rate_hz=_weighted_median(self.gyro_hz),
-            accl_rate_hz=_weighted_median(self.accl_hz),
+            gyro_rate_hz=gyro_hz,
+            accl_rate_hz=accl_hz,
             accl_median=accl_median,
             gyro_scale=gyro_scale,
             accl_scale=accl_scale,
+            components=components,
+            gaps=self.spans.gaps(max(gyro_hz, accl_hz)),
             notes=tuple(n for n in notes if n),
             missing=missing,
         )
-
-
-def _missing(gyro_rows: int, accl_rows: int, accl_median: float) -> tuple[str | None, str]:
-    if not gyro_rows or not accl_rows:
-        return Reason.NOT_RECORDED.value, f"the {'accelerometer' if gyro_rows else 'gyroscope'} has no values"
-    if accl_median == 0.0:
-        return Reason.INVALID.value, "the accelerometer reads 0, without gravity"
-    return None, ""
-
-
-def _accl_unit(median: float) -> tuple[float, str]:
-    """Factor to m/s²: a mostly still accelerometer reads gravity."""
-    if 0.7 * G <= median <= 1.3 * G or median == 0.0 or np.isnan(median):
-        return 1.0, ""
-    if 0.7 <= median <= 1.3:
-        return G, f"the accelerometer is in g (median {median:.3g}), converted to m/s²"
-    return 1.0, f"median |accl| is {median:.4g}, neither m/s² nor g: taken as m/s²"
-
-
-def _gyro_unit(share_beyond: float) -> tuple[float, str]:
-    """Factor to rad/s. Slow turns in °/s look like fast ones in rad/s, so only the impossible decides."""
-    if share_beyond > 1e-3:
-        return float(
-            np.pi / 180
-        ), f"the gyroscope is in °/s (values beyond {_FASTEST_RAD_S:.0f}), converted to rad/s"
-    return 1.0, ""
-
-
-def _time_note(scale_ns: float, named_ns: float) -> str:
-    unit = next((u for u, s in _SCALES_NS.items() if s == scale_ns), f"{scale_ns:g} ns")
-    return "" if scale_ns == named_ns else f"times are in {unit}, whatever the column's name says"
 
 
 def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
@@ -204,7 +195,7 @@ def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
     steps = np.diff(np.unique(times))
     if len(steps) < 3:
         return None
-    for scale in (named_ns, *_SCALES_NS.values()):
+    for scale in (named_ns, *SCALES_NS.values()):
         rate = 1e9 / (float(np.median(steps)) * scale)
         if (_SLOWEST_HZ if scale == named_ns else _RATES_HZ[0]) <= rate <= _RATES_HZ[1]:
             return scale
