@@ -155,7 +155,7 @@ def keys(data, workers=0):
 
 def test_rows_are_what_the_writer_wrote(out, mixed_samples):
     table = pq.read_table(out / "data/train-00001-of-00005.parquet")
-    rows, samples = Rows(table), {s.key: s for s in mixed_samples}
+    rows, samples = Rows(table.to_batches(3), 3), {s.key: s for s in mixed_samples}
     for i in range(table.num_rows):
         row, sample = rows[i], samples[rows[i]["key"]]
         assert row["image"] == sample.image.data
@@ -170,8 +170,10 @@ def test_rows_are_what_the_writer_wrote(out, mixed_samples):
 
 def test_rows_of_a_sliced_column_are_their_own():
     imu = pa.array([[[float(i)] * 4] * 6 for i in range(5)], pa.list_(pa.list_(pa.float32())))
-    rows = Rows(pa.table({"imu": imu.slice(2)}))
+    mask = pa.array([[i % 2 == 0, True, i == 3] for i in range(5)])
+    rows = Rows(pa.table({"imu": imu, "imu_mask": mask}).slice(2).to_batches(), 3)
     assert rows[1]["imu"].tolist() == [[3.0] * 4] * 6
+    assert [rows[i]["imu_mask"].tolist() for i in (0, 1)] == [[True, True, False], [False, True, True]]
 
 
 @pytest.mark.parametrize("workers", [0, 2, 3])

@@ -47,7 +47,7 @@ def recordings(clone_input, tmp_path_factory):
 def configured(recordings):
     def make(out, **changes):
         options = AlignOptions(window_ns=10**9, stride_ns=10**9)
-        given = {"workers": 1, "isolate": False, "formats": BOTH, "assignments": ASSIGNED, **changes}
+        given = {"workers": 1, "formats": BOTH, "assignments": ASSIGNED, **changes}
         return RunConfig("ego4d", str(recordings), str(out), options, **given)
 
     return make
@@ -192,7 +192,7 @@ def test_the_command_takes_index_and_file_of_splits_from_toml(recordings, tmp_pa
     (tmp_path / "splits.csv").write_text("id,split\na,train\nb,val\n")
     toml = tmp_path / "run.toml"
     toml.write_text(
-        f'source = "ego4d"\ninput = "{recordings}"\nwindow = "1"\nworkers = 1\nisolate = "off"\n'
+        f'source = "ego4d"\ninput = "{recordings}"\nwindow = "1"\nworkers = 1\n'
         f'format = ["parquet", "webdataset"]\nindex = ["dali"]\nsplit = "file:{tmp_path}/splits.csv"\n'
     )
     with pytest.raises(SystemExit) as stop:

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from align.schemas.errors import UsageError
 from align.schemas.features import SCHEMA_VERSION
 
+_BUFFER = 1 << 18
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -68,12 +70,18 @@ class Committed:
         """Open a Parquet file of the data set. Close it after use."""
         local = isinstance(self.files, pyarrow.fs.LocalFileSystem)
         return pq.ParquetFile(
-            f"{self.root}/{path}", filesystem=self.files, memory_map=local, pre_buffer=not local
+            f"{self.root}/{path}",
+            filesystem=self.files,
+            pre_buffer=not local,
+            buffer_size=_BUFFER if local else 0,
         )
 
     def table(self, path: str, columns: Sequence[str]) -> Any:
         """Some columns of a small Parquet file."""
-        return pq.read_table(f"{self.root}/{path}", columns=list(columns), filesystem=self.files)
+        with pq.ParquetFile(
+            f"{self.root}/{path}", filesystem=self.files
+        ) as parquet:  # read_table loads pandas
+            return parquet.read(columns=list(columns), use_threads=False)
 
 
 def open_committed(out: str | os.PathLike[str]) -> Committed:

@@ -28,7 +28,7 @@ from align.transforms.load.plan import (
     shard_order,
     share,
 )
-from align.transforms.load.rows import Rows
+from align.transforms.load.rows import read_rows
 from align.transforms.views.normalise import Normalisation
 from align.transforms.views.views import Profile, columns
 
@@ -185,7 +185,10 @@ class Windows(IterableDataset[Item]):
             chunk = list(itertools.islice(items, size))
             if not chunk or (self._settings.drop_last and len(chunk) < size):
                 return
-            yield {**stack(chunk), "position": (worker, workers, count)}
+            batch = {**stack(chunk), "position": (worker, workers, count)}
+            del chunk  # or it would be held while the next one fills
+            yield batch
+            del batch
 
     def _items(self, spans: Sequence[Span]) -> Iterator[Item]:
         for read in reads(self._shards(), spans):
@@ -200,7 +203,8 @@ class Windows(IterableDataset[Item]):
             starts = np.cumsum([0, *sizes])
             order = self._order(sizes, index, read.path)[read.first : read.last]
             for group, draws in itertools.groupby(order.tolist(), key=lambda draw: draw[0]):
-                rows = Rows(parquet.read_row_group(group, columns=names, use_threads=False))
+                rows = None  # lets go of the last group before the next is read
+                rows = read_rows(parquet, group, names)
                 for _, row in draws:
                     duplicate_of = index["duplicate_of"][starts[group] + row] if index else None
                     yield make_item(

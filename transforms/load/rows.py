@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+_BATCH = 8
+
+
+def read_rows(parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> Rows:
+    """Read some columns of a row group, a few rows at a time: never twice in memory, raw and decoded."""
+    batches = parquet.iter_batches(_BATCH, row_groups=[group], columns=list(columns), use_threads=False)
+    return Rows(list(batches), _BATCH)
 
 
 class Rows:
-    """Random access to the rows of one table that was read whole.
+    """Random access to the rows of batches.
 
     Args:
-        table: some columns of the output schema.
+        batches: some columns of the output schema.
+        size: rows in each batch but the last.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        self._columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+    def __init__(self, batches: Sequence[pa.RecordBatch], size: int) -> None:
+        self._batches, self._size = batches, size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One row: media as bytes, ``imu`` float32 [6, n], ``imu_mask`` bool [n], the rest plain."""
-        return {name: _value(name, column, index) for name, column in self._columns.items()}
+        batch, place = self._batches[index // self._size], index % self._size
+        return {name: _value(name, batch.column(name), place) for name in batch.schema.names}
 
 
 def _value(name: str, column: pa.Array, index: int) -> Any:
@@ -31,7 +45,14 @@ def _value(name: str, column: pa.Array, index: int) -> Any:
     if name == "frames":
         return scalar.values.field("bytes").to_pylist()
     if name == "imu":
-        return scalar.values.flatten().to_numpy().reshape(len(scalar.values), -1)
+        return np.from_dlpack(scalar.values.flatten()).reshape(len(scalar.values), -1)
     if name == "imu_mask":
-        return scalar.values.to_numpy(zero_copy_only=False)
+        return _bools(scalar.values)
     return scalar.as_py()
+
+
+def _bools(array: pa.BooleanArray) -> NDArray[np.bool_]:
+    """The values of an array without nulls; ``to_numpy`` would load pandas, 40 MB a process."""
+    first, end = array.offset, array.offset + len(array)
+    packed = np.frombuffer(array.buffers()[1], np.uint8)[first // 8 : -(-end // 8)]
+    return np.unpackbits(packed, bitorder="little")[first % 8 :][: len(array)].view(np.bool_)

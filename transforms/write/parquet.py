@@ -11,6 +11,7 @@ from align.transforms.write.commit import Sink
 ROW_GROUP_BYTES = 64_000_000
 """Uncompressed bytes at which a row group ends. The Hub's viewer reads groups of up to 100 MB."""
 
+_BATCH = 16
 _MEDIA = ("image.bytes", "frames.list.element.bytes", "audio.bytes")
 _FLOATS = ("imu.list.element.list.element",)
 _INDEXED = ("key", "source", "recording_id", "group_id", "split", "start_ns", "end_ns", "image_time_ns")
@@ -44,6 +45,9 @@ class ParquetShard:
             compression={leaf: "none" if leaf in _MEDIA else "snappy" for leaf in leaves},
             use_dictionary=[leaf for leaf in leaves if leaf not in _MEDIA + _FLOATS],
             write_statistics=list(_INDEXED),
+            # A page is closed only between batches: by default one of 1024 rows, 100 MB of media that a
+            # reader must hold beside what it decodes from them.
+            write_batch_size=_BATCH,
         )
 
     def write(self, batch: pa.RecordBatch) -> None:
