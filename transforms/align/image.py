@@ -24,6 +24,9 @@ from align.schemas.time import round_ties_up
 from align.transforms.align.tone import hlg_to_nits, pq_to_nits, sdr_from_nits
 from align.transforms.read.side_data import side_data
 
+# One thread: more save no CPU here, and a child forked from a process that started them would hang.
+cv2.setNumThreads(1)
+
 MAX_LONG_SIDE = 16_384
 """Pixels; a picture so much longer than it is wide is no picture."""
 

@@ -20,6 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# One thread: more save no CPU here, and a child forked from a process that started them would hang.
+cv2.setNumThreads(1)
+
 Gray = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 

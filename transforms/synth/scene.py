@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from align.transforms.synth.options import SynthOptions
 from align.transforms.synth.story import generator
 
+# One thread: more save no CPU here, and a child forked from a process that started them would hang.
+cv2.setNumThreads(1)
+
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 

@@ -28,6 +28,9 @@ from align.schemas.time import NS
 from align.transforms.write.commit import Store, publish_json
 from align.transforms.write.quantiles import Histograms, quantiles
 
+# One thread: more save no CPU here, and a child forked from a process that started them would hang.
+cv2.setNumThreads(1)
+
 STATS = "stats.json"
 
 _FIXED = 1 << 16
