@@ -28,7 +28,7 @@ EXTRAS = {
     "dev": [
         "apache-beam[aws]>=2.77,<2.78",
         "build>=1.3,<2",
-        "filelock>=3.20,<4",
+        "filelock>=3.20,<5",
         "hypothesis>=6.140,<7",
         "kaldi-native-fbank>=1.21,<2",
         "librosa>=0.11,<0.12",
