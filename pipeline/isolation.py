@@ -57,8 +57,10 @@ class Decoder:
         """The running child."""
         if self._process is None or self._process.poll() is not None:
             pipe = subprocess.PIPE
+            # Arrow's own allocator reserves a gigabyte at its first use, which would count as used.
+            environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
             self._process = subprocess.Popen(
-                self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
+                self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
             )
         return self._process
 

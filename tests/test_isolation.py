@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -149,3 +150,15 @@ def test_a_run_gets_no_child_that_was_started_on_other_terms():
     with borrow(other) as fresh:
         assert fresh is not decoder
         assert process.poll() is not None
+
+
+def test_a_child_has_most_of_its_memory_left_after_a_segment(segments):
+    """Address space that an allocator merely reserves must not count: large pictures would fail for it."""
+    child = Decoder(60.0)
+    try:
+        assert not [item for item in child.samples(segments[1], SECOND, "c") if isinstance(item, Fault)]
+        status = Path(f"/proc/{child.start().pid}/status").read_text()
+    finally:
+        child.stop()
+    (data,) = (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+    assert data < 900_000_000
