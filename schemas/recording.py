@@ -9,6 +9,7 @@ from typing import Literal
 
 from align.schemas.media import MediaInfo
 from align.schemas.time import ClockMap, TimeSpan
+from align.schemas.wire import OMIT_NONE
 
 Kind = Literal["video", "audio", "imu"]
 SyncStatus = Literal["verified", "corrected", "refuted", "unobservable"]
@@ -36,6 +37,19 @@ class SyncPiece:
             return None
         drift = self.drift_ppm * 1e-6
         return self.offset_ns + round(drift / (1 + drift) * (time_ns - self.start_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrent:
+    """The recordings of one event that a recording belongs to, as the metadata says.
+
+    Attributes:
+        set_id: names the set; unique within a source.
+        offset_ns: where the recording clock's 0 stands on the set's clock; 0 where that is not told.
+    """
+
+    set_id: str
+    offset_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,7 @@ class Recording:
         imu_sync: what was measured of the IMU's clock, ascending; empty where nothing was.
         absent: stream kind -> why it is None although one might expect it, in words.
         claimed: what the metadata says of the file; enough for an estimate, never used for reading.
+        concurrent: recordings of the same event; None where there are none.
     """
 
     source: str
@@ -100,6 +115,7 @@ class Recording:
     imu_sync: tuple[SyncPiece, ...] = ()
     absent: dict[str, str] = field(default_factory=dict)
     claimed: MediaInfo | None = None
+    concurrent: Concurrent | None = field(default=None, metadata=OMIT_NONE)
 
     def imu_sync_at(self, time_ns: int) -> SyncPiece | None:
         """The piece of the IMU's clock that an instant falls into; before the first piece, the first."""

@@ -8,6 +8,9 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+OMIT_NONE = {"omit": None}
+"""Metadata of a field that came later: where it is None, records look, and hash, as they did before."""
+
 
 def to_plain(value: Any) -> Any:
     """The value in dicts, lists, strings and numbers.
@@ -16,7 +19,8 @@ def to_plain(value: Any) -> Any:
         value: a dataclass of dataclasses, tuples, dicts with string keys, Fractions and JSON's own types.
     """
     if is_dataclass(value):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+        named = ((f, getattr(value, f.name)) for f in fields(value))
+        return {f.name: to_plain(item) for f, item in named if item is not None or "omit" not in f.metadata}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -42,7 +46,9 @@ def from_plain(kind: Any, plain: Any) -> Any:
     if origin is dict:
         return {key: from_plain(parts[1], item) for key, item in plain.items()}
     if isinstance(kind, type) and is_dataclass(kind):
-        return kind(**{name: from_plain(hint, plain[name]) for name, hint in _hints(kind).items()})
+        omitted = {f.name for f in fields(kind) if "omit" in f.metadata} - plain.keys()
+        hints = ((name, hint) for name, hint in _hints(kind).items() if name not in omitted)
+        return kind(**{name: from_plain(hint, plain[name]) for name, hint in hints})
     if kind in (Fraction, float):
         return kind(plain)
     if origin is not Literal and not isinstance(plain, kind):

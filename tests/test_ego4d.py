@@ -1,6 +1,7 @@
 import json
 import tracemalloc
 from copy import deepcopy
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from align.pipeline.sources.groups import Groups
 from align.pipeline.sources.json_stream import stream_items
 from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.options import AlignOptions
-from align.schemas.recording import Recording
+from align.schemas.recording import Concurrent, Recording
 from align.schemas.time import NS, TimeSpan, seconds_to_ns
+from align.schemas.wire import from_plain, to_plain
 from align.transforms.plan.windows import plan_windows
 
 REAL = Path(__file__).parents[1] / ".." / "shared" / "data" / "ego4d"
@@ -418,6 +420,54 @@ def test_groups_follow_participants_sets_and_shared_footage(download):
         "e": "set-e", "f": "set-e", "g": "set-g", "h": "set-g", "i": "set-i", "j": "set-i", "k": "k",
         "alone": "alone",
     }  # fmt: skip
+
+
+def concurrent_set(number, **offsets):
+    videos = [{"video_uid": uid, "video_start_offset_sec": at} for uid, at in offsets.items()]
+    return {"concurrent_video_set_id": number, "valid": True, "videos": videos}
+
+
+def test_a_recording_knows_its_concurrent_set_and_its_place_there(download):
+    sets = [
+        concurrent_set(3, a=0.0, b=1.25),
+        concurrent_set(4, b=7, c=None, d=-2.5),
+        concurrent_set(5, a=9, c=9),
+    ]
+    found, faults = read(download([video(uid) for uid in "abcde"], sets=sets))
+    assert not faults
+    assert {uid: r.concurrent for uid, r in found.items()} == {
+        "a": Concurrent("3", 0),
+        "b": Concurrent("4", 7_000_000_000),
+        "c": Concurrent("4", 0),
+        "d": Concurrent("4", -2_500_000_000),
+        "e": None,
+    }
+
+
+def test_a_clip_has_its_own_place_in_the_set_of_its_video(download):
+    clip = {
+        "clip_uid": "x", "video_uid": "a", "video_start_sec": 10.5, "video_end_sec": 20.0,
+        "clip_metadata": media(duration=9.5),
+    }  # fmt: skip
+    folder = download(
+        [video("a")], clips=[clip], sets=[concurrent_set(3, a=2.0)], files=["x"], folder="clips"
+    )
+    assert read(folder, media="clips")[0]["x"].concurrent == Concurrent("3", 12_500_000_000)
+
+
+def test_an_offset_that_is_no_number_costs_the_set_its_offsets_and_not_its_group(download):
+    sets = [concurrent_set(3, a="soon", b=1.0)]
+    found, faults = read(download([video("a"), video("b")], sets=sets))
+    assert codes(faults) == [("", "bad_metadata", "noted")]
+    assert {r.group_id for r in found.values()} == {"set-3"}
+    assert {r.concurrent for r in found.values()} == {None}
+
+
+def test_a_recording_without_a_set_travels_and_hashes_as_before_there_were_sets(download):
+    alone = read(download([video("a")]))[0]["a"]
+    assert "concurrent" not in to_plain(alone)
+    for recording in (alone, replace(alone, concurrent=Concurrent("3", 5))):
+        assert from_plain(Recording, json.loads(json.dumps(to_plain(recording)))) == recording
 
 
 def test_a_set_that_cannot_be_read_is_noted(download):

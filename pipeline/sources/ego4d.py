@@ -12,6 +12,7 @@ splits, could not be trusted. A damaged narration file costs the text of the vid
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
+from dataclasses import replace
 
 from align.pipeline import storage
 from align.pipeline.sources import SourceOptions, did_you_mean, json_fields
@@ -27,7 +28,7 @@ from align.pipeline.sources.ego4d_catalogue import (
 from align.pipeline.sources.ego4d_metadata import Entry
 from align.pipeline.sources.ego4d_narrations import Narrations
 from align.schemas.errors import AlignError, Fault, UsageError
-from align.schemas.recording import Recording, Stream
+from align.schemas.recording import Concurrent, Recording, Stream
 from align.schemas.time import ClockMap, ClockPiece
 
 MEDIA = ("full_scale", "video_540ss", "clips", "clips_540ss")
@@ -74,8 +75,7 @@ def _give(
             elif f"{entry.recording_id}.mp4" not in media_files:
                 yield _missing(f"{options.media}/{entry.recording_id}.mp4", entry.recording_id)
             else:
-                group = catalogue.groups[entry.video_uid]
-                yield from _recording(entry, root, options.media, group, narrations, imu_files)
+                yield from _recording(entry, root, options.media, catalogue, narrations, imu_files)
                 given += 1
                 if given == options.limit:
                     return
@@ -112,7 +112,12 @@ def _open_narrations(root: str, wanted: frozenset[str]) -> Narrations:
 
 
 def _recording(
-    entry: Entry, root: str, media: str, group: str, narrations: Narrations, imu_files: frozenset[str]
+    entry: Entry,
+    root: str,
+    media: str,
+    catalogue: Catalogue,
+    narrations: Narrations,
+    imu_files: frozenset[str],
 ) -> Iterator[Recording | Fault]:
     """The recording, after notes on what of it had to be dropped."""
     absent: dict[str, str] = {}
@@ -142,7 +147,7 @@ def _recording(
     yield Recording(
         source="ego4d",
         recording_id=entry.recording_id,
-        group_id=json_fields.clean(group),
+        group_id=json_fields.clean(catalogue.groups[entry.video_uid]),
         video=Stream("video", uri, name),
         audio=Stream("audio", uri, name) if entry.has_audio else None,
         imu=Stream("imu", storage.join(root, imu_name), imu_name, clock=_clock(entry)) if has_table else None,
@@ -154,6 +159,15 @@ def _recording(
         stereo=entry.stereo,
         absent=absent,
         claimed=entry.claimed,
+        concurrent=_concurrent(entry, catalogue),
+    )
+
+
+def _concurrent(entry: Entry, catalogue: Catalogue) -> Concurrent | None:
+    """The set of the entry's video, with the place of the entry's own 0 in it."""
+    place = catalogue.concurrent.get(entry.video_uid)
+    return place and replace(
+        place, set_id=json_fields.clean(place.set_id), offset_ns=place.offset_ns + entry.origin_ns
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from align.pipeline.sources import SourceOptions, did_you_mean, json_fields
 from align.pipeline.sources.ego4d_metadata import (
     Entry,
     check_file_name,
+    concurrent,
     links,
     read_clip,
     read_uid,
@@ -21,6 +23,7 @@ from align.pipeline.sources.groups import Groups
 from align.pipeline.sources.json_fields import Fields
 from align.pipeline.sources.json_stream import stream_items
 from align.schemas.errors import AlignError, Fault, UsageError
+from align.schemas.recording import Concurrent
 
 MASTER = "ego4d.json"
 
@@ -34,6 +37,7 @@ class Catalogue:
         clips: uid of each clip -> uid of its video.
         labels: every scenario.
         groups: uid of each video -> its group.
+        concurrent: uid of each video -> the set that it belongs to; of several the largest, then the first.
         faults: sets that cannot be read.
     """
 
@@ -41,7 +45,17 @@ class Catalogue:
     clips: dict[str, str] = field(default_factory=dict)
     labels: set[str] = field(default_factory=set)
     groups: dict[str, str] = field(default_factory=dict)
+    concurrent: dict[str, Concurrent] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    _set_sizes: Counter[str] = field(default_factory=Counter)
+
+    def learn_set(self, members: Mapping[str, Concurrent]) -> None:
+        """Note the videos of a concurrent set."""
+        self._set_sizes.update(place.set_id for place in members.values())
+        for uid, place in members.items():
+            known = self.concurrent.get(uid)
+            if known is None or self._set_sizes[known.set_id] < self._set_sizes[place.set_id]:
+                self.concurrent[uid] = place
 
     def ids(self, media: str) -> dict[str, str]:
         """Uid of each recording of a rendition -> uid of its video."""
@@ -98,6 +112,7 @@ def _learn(section: str, entry: Fields, found: Catalogue, groups: Groups) -> Non
     elif section == "concurrent_video_sets":
         for uid, name in set_members(entry):
             groups.link(uid, (name,))
+        found.learn_set(concurrent(entry))
 
 
 def choose(options: SourceOptions, catalogue: Catalogue) -> Choice:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
 from align.pipeline.sources import json_fields as fields
 from align.pipeline.sources.json_fields import Fields
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
+from align.schemas.recording import Concurrent
 from align.schemas.time import NS, TimeSpan, round_ties_up
 
 _AUDIO_FIELDS = ("audio_start_sec", "audio_duration_sec", "audio_duration_pts", "audio_base_denominator")
@@ -169,6 +171,24 @@ def set_members(entry: Fields) -> Iterator[tuple[str, str]]:
     for number in _concurrent_sets(entry.get("concurrent_video_set_id")):
         for video in fields.blocks(entry, "videos"):
             yield read_uid(video, "video_uid"), f"set-{number}"
+
+
+def concurrent(entry: Fields) -> dict[str, Concurrent]:
+    """An item of ``concurrent_video_sets``: uid of each of its videos -> its place in the set.
+
+    ``video_start_offset_sec`` is documented by its name alone: it is taken as where the video's start
+    stands on a clock that the set's videos share.
+
+    Raises:
+        AlignError: ``bad_metadata``; an offset is no number.
+    """
+    return {
+        read_uid(video, "video_uid"): Concurrent(
+            str(number), round_ties_up((fields.seconds(video, "video_start_offset_sec") or Fraction(0)) * NS)
+        )
+        for number in islice(_concurrent_sets(entry.get("concurrent_video_set_id")), 1)
+        for video in fields.blocks(entry, "videos")
+    }
 
 
 def _concurrent_sets(value: object) -> Iterator[int | str]:
