@@ -2,14 +2,16 @@
 
 All but the decoders do the same work: a window each 5 s, a JPEG of its centre's frame with a short side of
 256 pixels, its sound as mono FLAC at 16 kHz. They are written as their users would write them.
+``floor`` takes one argument more: a JSON file with the instants (ns, ascending) whose frames are wanted.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 WINDOW_S = 5
@@ -28,24 +30,25 @@ def full_decode(media: str, out: str) -> None:
             pass
 
 
-def floor(media: str, out: str) -> None:
-    """Only the packets that the windows' frames need, and all of the sound; nothing is done with either."""
+def floor(media: str, out: str, wanted: str) -> None:
+    """Only the packets that the wanted frames need, and all of the sound; nothing is done with either."""
     import av
     from av.packet import Packet
 
     del out
     with av.open(media) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
-        context = video.codec_context
+        context, base = video.codec_context, video.time_base
         context.thread_count, context.thread_type = 1, "NONE"
-        targets = _targets(container.duration / av.time_base, video.time_base)
+        # A frame's own instant was rounded to a nanosecond: it must not fall before the frame.
+        targets = deque((ns + 1) / 1e9 / base for ns in json.loads(Path(wanted).read_text()))
         group: list[Packet] = []
 
         def decode_group(end: float) -> None:
             """From the keyframe to the last target's frame; what no other frame refers to is skipped."""
             wanted = set()
             while targets and targets[0] < end:
-                target = targets.pop(0)
+                target = targets.popleft()
                 wanted.add(max((p.pts for p in group if p.pts <= target), default=group[0].pts))
             last = max((n for n, p in enumerate(group) if p.pts in wanted), default=-1)
             context.flush_buffers()
@@ -114,12 +117,7 @@ def cv2_and_librosa(media: str, out: str) -> None:
         soundfile.write(str(Path(out) / f"{window:06d}.flac"), sound[start : start + WINDOW_S * RATE], RATE)
 
 
-def _targets(seconds: float, time_base: Fraction) -> list[float]:
-    centres: Iterator[float] = (n * WINDOW_S + WINDOW_S / 2 for n in range(int(seconds) // WINDOW_S))
-    return [float(c / time_base) for c in centres]
-
-
-JOBS: dict[str, Callable[[str, str], None]] = {
+JOBS: dict[str, Callable[..., None]] = {
     job.__name__: job for job in (full_decode, floor, ffmpeg_per_window, cv2_and_librosa)
 }
 

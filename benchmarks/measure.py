@@ -20,7 +20,7 @@ class Usage:
     Attributes:
         cpu_s: user and system time, of all processes that it started and waited for.
         wall_s: from start to end.
-        peak_bytes: of memory.
+        peak_bytes: of memory: the largest process, or, where it was watched, the sum over all of them.
     """
 
     cpu_s: float

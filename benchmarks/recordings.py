@@ -16,17 +16,20 @@ from uuid import NAMESPACE_URL, uuid5
 
 import imageio_ffmpeg
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 
 CLIPS = Path(__file__).parents[2] / "shared/data/ego4d/v2/full_scale"
 CLIP = "80187c7e-4c38-5b6c-8891-d6e23814f7c2.mp4"
 MINUTE_S = 60
 FPS = 30
 IMU_HZ = 200
-NARRATION_EVERY_S = 5.13
-"""Irregular against the grid; 3.85 million sentences on EGO4D's 3,670 hours are one each 3.4 s."""
+NARRATION_EVERY_S = 3.4
+"""On average, at irregular times: 3.85 million sentences on EGO4D's 3,670 hours."""
 
-_IMU_HEADER = (
-    "component_idx,component_timestamp_ms,canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"
+_IMU_COLUMNS = (
+    *("component_idx", "component_timestamp_ms", "canonical_timestamp_ms"),
+    *("gyro_x", "gyro_y", "gyro_z", "accl_x", "accl_y", "accl_z"),
 )
 _X264 = ("-c:v", "libx264", "-preset", "fast", "-b:v", "6M", "-bf", "3")
 CODECS = {
@@ -63,8 +66,7 @@ def make(folder: Path, codec: str, minutes: int, copies: int) -> Download:
     root = folder / f"{codec}-{minutes}min-x{copies}"
     media = _media(folder, codec, minutes)
     download = Download(root, media, minutes * MINUTE_S, copies)
-    if not (root / "v2/ego4d.json").exists():
-        _lay_out(download, codec)
+    lay_out(download, codec)
     return download
 
 
@@ -80,7 +82,7 @@ def _media(folder: Path, codec: str, minutes: int) -> Path:
             else ["-f", "lavfi", "-i", "testsrc2=s=960x540"]
         )
         grain = f"fps={FPS},scale=1920:1080:flags=bicubic,noise=alls=7:allf=t,format=yuv420p"
-        _ffmpeg(minute, *source, "-an", "-t", MINUTE_S, "-vf", grain, "-threads", "2", *CODECS[codec])
+        ffmpeg(minute, *source, "-an", "-t", MINUTE_S, "-vf", grain, "-threads", "2", *CODECS[codec])
     if not whole.exists():
         heard = (
             ["-stream_loop", "-1", "-i", clip]
@@ -89,11 +91,12 @@ def _media(folder: Path, codec: str, minutes: int) -> Path:
         )
         looped = ["-stream_loop", minutes - 1, "-i", minute, *heard]
         sound = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", "-ar", "48000", "-b:a", "128k"]
-        _ffmpeg(whole, *looped, *sound, "-t", minutes * MINUTE_S)
+        # The camera's timecode track would come along; ffmpeg itself cannot copy it, nor can who calls it.
+        ffmpeg(whole, *looped, *sound, "-write_tmcd", "0", "-t", minutes * MINUTE_S)
     return whole
 
 
-def _ffmpeg(output: Path, *arguments: object) -> None:
+def ffmpeg(output: Path, *arguments: object) -> None:
     """Run ffmpeg; the file appears whole or not at all."""
     unfinished = output.with_name(f"unfinished-{output.name}")
     command = [
@@ -109,7 +112,7 @@ def _ffmpeg(output: Path, *arguments: object) -> None:
     unfinished.rename(output)
 
 
-def _lay_out(download: Download, codec: str) -> None:
+def lay_out(download: Download, codec: str) -> None:
     """Metadata, IMU and narrations as EGO4D has them; the media and the IMU are links to one file."""
     version = download.root / "v2"
     for name in ("full_scale", "imu", "annotations"):
@@ -132,20 +135,28 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _write_imu(path: Path, seconds: int) -> None:
+    """Rows at 200 Hz with jitter, an hour at a time."""
     random = np.random.default_rng(0)
-    count = seconds * IMU_HZ
-    ms = np.arange(count) * 1000 / IMU_HZ + random.uniform(-0.5, 0.5, count)
-    values = np.cumsum(random.normal(0, 0.02, (count, 6)), axis=0) % 2 - 1 + (0, 0, 0, 0, 0, 9.8)
-    rows = np.column_stack([np.zeros(count), ms, ms, values])
-    formats = ["%d", "%.4f", "%.4f", *["%.9g"] * 6]
-    np.savetxt(path, rows, fmt=formats, delimiter=",", header=_IMU_HEADER, comments="")
+    with pa_csv.CSVWriter(path, pa.schema([(name, pa.float64()) for name in _IMU_COLUMNS])) as table:
+        for start in range(0, seconds, 3600):
+            count = min(3600, seconds - start) * IMU_HZ
+            ms = 1000 * (start + np.arange(count) / IMU_HZ) + random.uniform(-0.5, 0.5, count)
+            walk = np.cumsum(random.normal(0, 0.02, (6, count)), axis=1) % 2 - 1
+            walk[5] += 9.8
+            columns = [np.zeros(count), ms.round(4), ms.round(4), *walk.round(6)]
+            table.write_batch(pa.record_batch(columns, names=list(_IMU_COLUMNS)))
 
 
 def _narrations(seconds: int) -> dict[str, object]:
-    times = np.arange(3.0, seconds, NARRATION_EVERY_S)
+    """Sentences as people tell them: bursts and pauses, so that windows around them overlap."""
+    random = np.random.default_rng(1)
+    times = 3.0 + np.cumsum(
+        0.5 + random.exponential(NARRATION_EVERY_S - 0.5, int(seconds / NARRATION_EVERY_S))
+    )
     told = [
-        {"timestamp_sec": float(t), "narration_text": f"#C C does thing number {n}"}
+        {"timestamp_sec": round(float(t), 6), "narration_text": f"#C C does thing number {n}"}
         for n, t in enumerate(times)
+        if t < seconds
     ]
     return {"narration_pass_1": {"narrations": told, "summaries": []}, "status": "complete"}
 

@@ -1,140 +1,132 @@
 """Compares the pipeline with the decoder's own limit and with other ways to do its work.
 
 ``python -m benchmarks.run [--short]``. Every figure is user + system CPU seconds per hour of media, of a
-process and all its children. Variants take turns, round after round, so that a change of the machine's pace
-meets all of them; the table shows medians, spreads (lowest to highest) and the ratio, round by round, to a
-full decode of the same file.
+process and all its children, less the start-up of its program. Variants take turns, round after round, so
+that a change of the machine's pace meets all of them; tables show medians and, in brackets, lowest and
+highest; ratios are taken round by round. What was measured is kept: a run that was stopped goes on where it
+was, as long as the code is the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.jobs import JOBS
-from benchmarks.measure import Usage, measure
+from benchmarks import variants as v
+from benchmarks.figures import Figure, figures, ratios, spread
 from benchmarks.recordings import CODECS, Download, make
+from benchmarks.rounds import Taken, Variant, code_version, left, take_rounds
+from benchmarks.targets import Result, results
 
-OURS = {
-    "align: 1 frame per 5 s": (),
-    "align: 10 frames per 5 s": ("--frames", "10"),
-    "align: keyframe-anchored": ("--anchor", "keyframe"),
-    "align: narration-centred": ("--anchor", "narration"),
-}
-PEERS = ("ffmpeg_per_window", "cv2_and_librosa")
-START_UP = "align: start-up (one window)"
+_ROUNDS, _VP9_ROUNDS = 5, 3
+_console = Console(width=150)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A command, and the hours of media it goes through."""
-
-    name: str
-    command: tuple[str, ...]
-    hours: float
-
-
-def variants(download: Download, *, peers: bool) -> Iterator[Variant]:
-    """What is compared on one kind of media; ``{out}`` stands for an empty folder."""
-    for job in JOBS:
-        if peers or job not in PEERS:
-            command = (sys.executable, "-m", "benchmarks.jobs", job, str(download.media), "{out}")
-            yield Variant(job, command, download.seconds / 3600)
-    align = (sys.executable, "-m", "align.pipeline.cli", "run", "--source", "ego4d", "--workers", "1")
-    where = ("--input", str(download.root), "--output", "{out}")
-    for name, options in OURS.items():
-        yield Variant(name, (*align, *where, *options), download.hours)
-    one = ("--limit", "1", "--anchor", "keyframe", "--window", "1", "--stride", "3600")
-    yield Variant(START_UP, (*align, *where, *one), 0)
-
-
-def run_once(variant: Variant) -> Usage:
-    """Measure a variant in a folder that is empty before and gone afterwards."""
-    out = tempfile.mkdtemp(prefix="align-bench-")
-    try:
-        return measure([word.format(out=out) if word == "{out}" else word for word in variant.command])
-    finally:
-        shutil.rmtree(out)
-
-
-@dataclass(frozen=True)
-class Row:
-    """The figures of one variant: CPU seconds per hour, and their ratio to a full decode, by round."""
-
-    media: str
-    name: str
-    cpu_s_per_h: list[float]
-    of_full_decode: list[float]
-    peak_mb: float
-
-
-def rows(media: str, taken: dict[str, list[Usage]], found: list[Variant]) -> Iterator[Row]:
-    """Figures per hour. A run's start-up is a row of its own, in seconds, and not part of the others."""
-    hours = {v.name: v.hours for v in found}
-    full = [u.cpu_s / hours["full_decode"] for u in taken["full_decode"]]
-    start_up = median(u.cpu_s for u in taken[START_UP])
-    for name, usages in taken.items():
-        peak = max(u.peak_bytes for u in usages) / 1e6
-        if not hours[name]:
-            yield Row(media, f"{name}, seconds", [u.cpu_s for u in usages], [], peak)
-            continue
-        fixed = start_up if name.startswith("align") else 0.0
-        figures = [(u.cpu_s - fixed) / hours[name] for u in usages]
-        yield Row(media, name, figures, [a / b for a, b in zip(figures, full, strict=True)], peak)
-
-
-def show(table_rows: list[Row]) -> None:
-    """Print the table."""
-    table = Table("media", "what", "CPU s per hour", "lowest to highest", "of full decode")
-    for row in table_rows:
-        low, high = min(row.cpu_s_per_h), max(row.cpu_s_per_h)
-        ratio = f"{median(row.of_full_decode):.3f}" if row.of_full_decode else ""
+def show_figures(found: Mapping[str, Figure], estimates: Mapping[str, float]) -> None:
+    """Print what each variant takes."""
+    table = Table(
+        "media", "what", "CPU s per hour", "of full decode", "of floor", "estimate", "wall s", "peak"
+    )
+    floors = {kind.name: kind.floor for kind in v.KINDS}
+    for name, figure in found.items():
+        unit = "" if figure.per_hour else " s"
+        estimate = estimates.get(name)
+        off = f"{estimate:.0f} ({estimate / median(figure.cpu.values()):.2f})" if estimate else ""
         table.add_row(
-            row.media, row.name, f"{median(row.cpu_s_per_h):.1f}", f"{low:.1f} to {high:.1f}", ratio
+            *(figure.media, name, spread([*figure.cpu.values()], ".1f") + unit),
+            spread(ratios(figure.cpu, found[v.FULL].cpu), ".3f")
+            if figure.per_hour and v.FULL in found
+            else "",
+            spread(ratios(figure.cpu, found[floors[name]].cpu), ".2f") if floors.get(name) in found else "",
+            *(
+                off,
+                f"{median(figure.wall_s.values()):.1f}",
+                f"{figure.peak_mb:.0f} MB" if figure.peak_mb else "",
+            ),
         )
-    Console(width=110).print(table)
+    _console.print(table)
+
+
+def show_results(judged: Sequence[Result]) -> None:
+    """Print which targets are met."""
+    table = Table("", "media", "what", "target", "measured")
+    for result in judged:
+        verdict = {True: "ok", False: "MISSED", None: ""}[result.met]
+        table.add_row(verdict, result.media, result.what, result.target, result.measured)
+    _console.print(table)
+
+
+def machine() -> dict[str, object]:
+    """What it was measured on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.machine()
+    return {"processor": processor, "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 def main() -> None:
-    """Make the media, take the rounds, print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="one minute of media, two rounds, no peers")
-    parser.add_argument("--rounds", type=int, help="how often each variant is measured")
-    parser.add_argument("--media", default=",".join(CODECS), help=f"of {','.join(CODECS)}")
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "align-benchmark")
-    parser.add_argument("--json", type=Path, help="where the figures go (default: FOLDER/results.json)")
-    given = parser.parse_args()
-    rounds = given.rounds or (2 if given.short else 5)
+    """Make the media, take the rounds, print the tables and write them as JSON."""
+    given = _arguments()
     minutes, copies = (1, 2) if given.short else (3, 4)
-    found: list[Row] = []
+    given.folder.mkdir(parents=True, exist_ok=True)
+    taken = Taken(given.folder / "rounds.jsonl", f"{code_version()}, {minutes} min")
+    peers = not (given.short or given.no_peers)
+    if peers and not given.video2dataset:
+        print("video2dataset is left out: --video2dataset PYTHON names an interpreter that has it, e.g. of")
+        print("  python -m venv v2d && v2d/bin/pip install --no-deps video2dataset==1.3.0 ffmpeg-python")
+    plans: list[tuple[str, Download, list[Variant], int]] = []
     for codec in given.media.split(","):
         download = make(given.folder, codec, minutes, copies)
-        compared = list(variants(download, peers=not (given.short or given.no_peers)))
-        taken: dict[str, list[Usage]] = {v.name: [] for v in compared}
-        for number in range(rounds):
-            for variant in compared:
-                taken[variant.name].append(run_once(variant))
-                print(
-                    f"{codec} round {number + 1}/{rounds} {variant.name}: {taken[variant.name][-1]}",
-                    flush=True,
-                )
-        found += rows(codec, taken, compared)
-        show(found)
-    machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-    result = {**machine, "minutes": minutes, "copies": copies, "rows": [vars(row) for row in found]}
-    (given.json or given.folder / "results.json").write_text(json.dumps(result, indent=1))
+        options = {"peers": peers, "video2dataset": given.video2dataset, "memory": True}
+        rounds = given.rounds or (2 if given.short else _VP9_ROUNDS if codec == "vp9" else _ROUNDS)
+        plans.append((codec, download, list(v.compared(download, codec, **options)), rounds))
+    seconds = sum(one.expected_s for c, _, all_, n in plans for _, one in left(taken, c, all_, n))
+    print(f"about {timedelta(seconds=round(seconds))} on a quiet machine; load is {os.getloadavg()[0]:.1f}")
+    found: list[Figure] = []
+    judged: list[Result] = []
+    for codec, download, compared, rounds in plans:
+        take_rounds(taken, codec, compared, rounds)
+        by_name = figures(taken, codec, compared)
+        estimates = {kind.name: v.estimated(download, kind.options) for kind in v.KINDS}
+        groups = {kind.name: v.needed_groups(download, kind.options) for kind in v.KINDS}
+        show_figures(by_name, estimates)
+        found += by_name.values()
+        judged += results(codec, by_name, groups, download.seconds)
+    show_results(judged)
+    report = {
+        **machine(),
+        "version": code_version(),
+        "minutes": minutes,
+        "figures": [asdict(figure) for figure in found],
+        "targets": [asdict(result) for result in judged],
+    }
+    (given.json or given.folder / "results.json").write_text(json.dumps(report, indent=1))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="one minute of media, two rounds, no peers")
+    parser.add_argument("--rounds", type=int, help="how often each variant is measured; peers: at most twice")
+    parser.add_argument("--media", default=",".join(CODECS), help=f"of {','.join(CODECS)}")
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--video2dataset", default="", metavar="PYTHON", help="an interpreter that has it")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "align-benchmark")
+    parser.add_argument("--json", type=Path, help="where the figures go (default: FOLDER/results.json)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
