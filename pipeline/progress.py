@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from align.pipeline.lock import is_running
+from align.pipeline.stopping import last_word
+from align.pipeline.worker_process import ALIVE
 from align.schemas.errors import AlignError
 
 _EVERY_S = 0.25
-_DEAD_LOOKS = 20  # 10 s: workers also end shortly before the run does
+_DEAD_LOOKS = 4  # 2 s, in which Beam may find it out by itself and unwinds better
 
 
 class Heartbeat:
@@ -55,7 +58,7 @@ def total(folder: str) -> Counter[str]:
     """The sum of all heartbeats in a folder."""
     counts: Counter[str] = Counter()
     for path in Path(folder).iterdir():
-        if path.suffix != ".tmp":
+        if not path.suffix:
             try:
                 counts.update(json.loads(path.read_text()))
             except (OSError, ValueError):
@@ -75,8 +78,18 @@ def _worker_died(pid: int) -> AlignError:
 
 
 def _dead_worker(folder: str) -> int | None:
-    pids = {int(p.name.split("-")[0]) for p in Path(folder).iterdir() if p.suffix != ".tmp"}
-    return next((pid for pid in sorted(pids) if not is_running(pid)), None)
+    return next((pid for pid in _workers(folder) if not is_running(pid)), None)
+
+
+def _workers(folder: str) -> list[int]:
+    """Processes that have signed on and were not told to end."""
+    return sorted(int(path.stem) for path in Path(folder).glob(f"*{ALIVE}"))
+
+
+def _end_workers(folder: str) -> None:
+    for pid in _workers(folder):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -85,19 +98,25 @@ def watch(
 ) -> Iterator[str]:
     """Give workers a folder for heartbeats and call ``show`` with their sum until the block ends.
 
-    Beam's in-process runner waits for ever for a worker process that was killed; ``stop`` is called then.
+    Beam's in-process runner waits for ever for a worker process that was killed; ``stop`` is called then,
+    when the other workers have been ended, so that nothing of the run goes on.
     """
-    with TemporaryDirectory(prefix="align-progress-") as folder:
+    with TemporaryDirectory(prefix="align-progress-", ignore_cleanup_errors=True) as folder:
         done = threading.Event()
+
+        def tell() -> None:
+            with suppress(OSError):  # a closed terminal, or a cleaner of temporary files: no reason to stop
+                show(total(folder))
 
         def look() -> None:
             dead_looks = 0
             while not done.wait(2 * _EVERY_S):
-                show(total(folder))
-                dead = _dead_worker(folder) if stop else None
+                tell()
+                dead = _dead_worker(folder)
                 dead_looks = dead_looks + 1 if dead else 0
                 if stop and dead and dead_looks == _DEAD_LOOKS:
-                    stop(_worker_died(dead))
+                    _end_workers(folder)
+                    stop(last_word(folder) or _worker_died(dead))
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
@@ -106,4 +125,4 @@ def watch(
         finally:
             done.set()
             thread.join()
-            show(total(folder))
+            tell()

@@ -6,13 +6,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from align.pipeline.config import RunConfig, digest
 from align.pipeline.lock import LOCK, refuse_if_held
 from align.pipeline.planning import list_recordings
-from align.pipeline.storage import is_remote, sizes_and_stamps
+from align.pipeline.storage import exists, is_remote, join, sizes_and_stamps
 from align.pipeline.stores import store
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.recording import Recording
@@ -154,8 +155,15 @@ def _failed(target: Store) -> frozenset[str]:
         return frozenset()
 
 
+def is_committed(output: str) -> bool:
+    """Whether the run under way has committed: :func:`begin` takes the manifest of an earlier one away."""
+    with suppress(OSError):
+        return exists(join(output, MANIFEST))
+    return False
+
+
 def already_complete(config: RunConfig) -> bool:
-    """Whether a finished data set lies there, whole by its checksums, with nothing to retry or add."""
+    """Whether a finished data set lies there, whole by its checksums, and nothing is left to be done."""
     target = store(config.output)
     try:
         manifest = read_json(target, MANIFEST)
@@ -163,7 +171,7 @@ def already_complete(config: RunConfig) -> bool:
             return False
         if not set(target.names()) >= {README, STATS, FAILURES}:
             return False
-        if not config.index_kinds <= {*manifest.get("indexes", ())}:
+        if not config.index_kinds <= {*manifest.get("indexes", ())} or _holds_times(target):
             return False
         return all(digest_of(target, f["path"]) == (f["bytes"], f["sha256"]) for f in listed(manifest))
     except (OSError, AlignError, LookupError, TypeError):
@@ -190,6 +198,15 @@ def keep_for_later(target: Store, reports: set[str]) -> None:
     publish_json(target, STARTED, started)
     for name in [n for n in target.names() if n.startswith("_work/reports/") and n not in reports]:
         target.remove(name)
+
+
+def _holds_times(target: Store) -> bool:
+    """Whether the run that committed died before :func:`keep_for_later` was done."""
+    try:
+        inputs = read_json(target, STARTED)["inputs"]
+    except FileNotFoundError:
+        return False
+    return any(len(file) > 1 for facts in inputs.values() for file in facts["files"].values())
 
 
 def clean(output: str) -> Counter[str]:

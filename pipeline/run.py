@@ -16,9 +16,17 @@ from align.pipeline.isolation import start_early
 from align.pipeline.lock import locked, refuse_if_held
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.progress import lost_worker, watch
-from align.pipeline.resume import Inputs, already_complete, begin, look_at_inputs, refuse_unfit
+from align.pipeline.resume import (
+    Inputs,
+    already_complete,
+    begin,
+    clean,
+    is_committed,
+    look_at_inputs,
+    refuse_unfit,
+)
 from align.pipeline.shards import SplitTotals
-from align.pipeline.stopping import Leave, last_word, stoppable
+from align.pipeline.stopping import Finished, Leave, last_word, stoppable
 from align.pipeline.storage import is_remote, use_options
 from align.pipeline.stores import store
 from align.schemas.errors import AlignError, Fault, UsageError
@@ -73,6 +81,7 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
         use_options(config.beam_args)
     inputs = check(config)
     if config.resume and already_complete(config):
+        clean(config.output)
         return result_of(config, already=True)
     target = store(config.output)
     with stoppable(leave) as stopper, locked(target, config.output, stopper.stop):
@@ -86,15 +95,21 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
             from align.pipeline.runners import choose_runner, pipeline_options, stage_counts
         workers = config.workers or workers_for(inputs.media_s)
         options = pipeline_options(config, workers)
-        stop = stopper.stop if config.runner in IN_PROCESS else None
-        with watch(show or (lambda _: None), stop) as heartbeats:
+        done = None
+
+        def lost(error: AlignError) -> None:
+            stopper.stop(Finished() if is_committed(config.output) else error)
+
+        with watch(show or (lambda _: None), lost) as heartbeats:
             try:
-                pipeline = beam.Pipeline(runner=choose_runner(config, workers), options=options)
+                runner = choose_runner(config, workers, heartbeats)
+                pipeline = beam.Pipeline(runner=runner, options=options)
                 build(pipeline, config, heartbeats)
                 done = pipeline.run()
                 done.wait_until_finish()
-            except Exception as error:
-                raise last_word(heartbeats) or lost_worker(heartbeats, error) or error from None
+            except Exception as error:  # Beam's workers may be lost, or not part well, after the commit too
+                if not is_committed(config.output):
+                    raise last_word(heartbeats) or lost_worker(heartbeats, error) or error from None
     return replace(result_of(config), stages=stage_counts(done))
 
 

@@ -21,8 +21,8 @@ from align.schemas.errors import UsageError
 from align.transforms.stages import NAMESPACE
 
 
-def choose_runner(config: RunConfig, workers: int = 1) -> Any:
-    """The runner object or name.
+def choose_runner(config: RunConfig, workers: int = 1, heartbeats: str = "") -> Any:
+    """The runner object or name; its worker processes sign on in the folder ``heartbeats``.
 
     The in-process runner is named explicitly: left to itself, Beam 2.77's ``DirectRunner`` first tries to
     download another runner's binary.
@@ -31,8 +31,8 @@ def choose_runner(config: RunConfig, workers: int = 1) -> Any:
         return config.runner
     if workers == 1:
         return FnApiRunner()
-    command = f"exec {shlex.quote(sys.executable)} -m align.pipeline.worker_process"
-    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+    command = (sys.executable, "-m", "align.pipeline.worker_process", heartbeats)
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(command)}"))
 
 
 def refuse_unknown_runner(name: str) -> None:

@@ -23,16 +23,27 @@ class Terminated(BaseException):
     """The process was told to end (SIGTERM)."""
 
 
+class Finished(Exception):
+    """The run is committed; only Beam still waits, for a worker process that is gone."""
+
+
 class Stopper:
-    """Ends what the main thread waits for: on a signal, or when another thread says so."""
+    """Ends what the main thread waits for: on a signal, or when another thread says so.
+
+    Attributes:
+        reason: what ended it.
+        armed: whether signals reach it.
+    """
 
     def __init__(self) -> None:
         self.reason: BaseException | None = None
+        self.armed = False
 
-    def stop(self, error: AlignError) -> None:
+    def stop(self, error: AlignError | Finished) -> None:
         """Raise an error in the main thread."""
         self.reason = error
-        os.kill(os.getpid(), signal.SIGTERM)
+        if self.armed or not isinstance(error, Finished):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Unwind, so that everything is put away."""
@@ -56,12 +67,14 @@ def stoppable(leave: Leave | None = None) -> Iterator[Stopper]:
             where that is not ours to do.
 
     Raises:
-        KeyboardInterrupt, Terminated, AlignError: what ended it, whatever Beam makes of that on the way.
+        KeyboardInterrupt, Terminated, AlignError: what ended it, whatever Beam makes of that on the way;
+            ``Finished`` ends the block without an error.
     """
     stopper = Stopper()
     if threading.current_thread() is not threading.main_thread():
         yield stopper  # a library's caller may run us anywhere; signals reach the main thread only
         return
+    stopper.armed = True
     before = {number: signal.signal(number, stopper.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _guarded(stopper, leave):
@@ -72,7 +85,7 @@ def stoppable(leave: Leave | None = None) -> Iterator[Stopper]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if stopper.reason is not None:
+    if stopper.reason is not None and not isinstance(stopper.reason, Finished):
         raise stopper.reason
 
 
@@ -92,7 +105,7 @@ def _guarded(stopper: Stopper, leave: Leave | None) -> Iterator[None]:
 
     def listen() -> None:
         number = os.read(told, 1)
-        if number and not done.wait(GRACE_S):
+        if number and not isinstance(stopper.reason, Finished) and not done.wait(GRACE_S):
             leave(stopper.tell(number[0]))
 
     before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)

@@ -52,6 +52,6 @@ def carry_out(config: SyncConfig, recordings: int, show: Show) -> None:
 
     with watch(with_total) as heartbeats:
         options = pipeline_options(config.run, workers)
-        pipeline = beam.Pipeline(runner=choose_runner(config.run, workers), options=options)
+        pipeline = beam.Pipeline(runner=choose_runner(config.run, workers, heartbeats), options=options)
         build(pipeline, config, heartbeats)
         pipeline.run().wait_until_finish()

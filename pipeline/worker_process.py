@@ -6,6 +6,27 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ALIVE = ".alive"
+
+
+@contextmanager
+def signed_on(folder: str) -> Iterator[None]:
+    """Leave a sign, ``<process id>.alive``, that goes when the block ends well.
+
+    So the launcher tells a worker that died, be it while it was still importing, from one that was told to
+    end: Beam ends its workers one after the other, and on a busy machine the last may outlive the first by
+    many seconds.
+    """
+    sign = Path(folder, f"{os.getpid()}{ALIVE}") if folder else None
+    if sign:
+        sign.touch()
+    yield
+    if sign:
+        sign.unlink(missing_ok=True)
 
 
 def end_with(launcher: int, every_s: float = 0.5) -> None:
@@ -22,6 +43,7 @@ def end_with(launcher: int, every_s: float = 0.5) -> None:
 def main() -> None:
     """Do what Beam's own worker does, out of reach of Ctrl-C, which is the launcher's to handle.
 
+    The one argument is the folder of :func:`align.pipeline.progress.watch`.
     What workers log would stand between the lines of the progress; errors reach the launcher by Beam's
     control channel.
     """
@@ -30,9 +52,10 @@ def main() -> None:
     silent = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silent, stream)
-    from apache_beam.runners.worker import sdk_worker_main
+    with signed_on(sys.argv[1]):
+        from apache_beam.runners.worker import sdk_worker_main
 
-    sdk_worker_main.main(sys.argv)
+        sdk_worker_main.main(sys.argv)
 
 
 if __name__ == "__main__":

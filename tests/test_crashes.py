@@ -114,6 +114,89 @@ def test_a_worker_that_dies_ends_the_run_in_one_line(folder, whole, tmp_path):
     assert tree(out) == whole
 
 
+AT_SHUTDOWN = """
+import atexit, time
+if os.environ.get("WORKER_ID", "").endswith(("1", "3", "5", "7", "9")):
+    atexit.register(time.sleep, 4)
+"""
+
+AT_COMMIT = """
+import signal, sys, threading, time
+def watch():
+    while not os.path.exists(os.environ["OUT"] + "/manifest.json"):
+        time.sleep(0.001)
+    frames = []
+    for frame in sys._current_frames().values():
+        while frame:
+            frames.append(frame.f_code.co_name)
+            frame = frame.f_back
+    if "commit_run" not in frames:
+        os.kill(os.getpid(), signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+"""
+
+AT_START = """
+import signal, sys
+class Killer:
+    def find_spec(self, name, path, target=None):
+        if name.startswith("apache_beam"):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.meta_path.insert(0, Killer())
+"""
+
+
+@pytest.fixture
+def sabotaged(folder, tmp_path):
+    """A run with two workers, in each of which some code runs before anything else."""
+
+    def run(code, out, *more):
+        place = tmp_path / "sabotage"
+        place.mkdir()
+        lines = [f"    {line}" for line in code.splitlines()]
+        start = ["import os", 'if "align.pipeline.worker_process" in open("/proc/self/cmdline").read():']
+        (place / "sitecustomize.py").write_text("\n".join([*start, *lines, "    pass"]))
+        paths = [str(place), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OUT": str(out)}
+        return subprocess.run(
+            command(folder, out, "--workers", "2", *more),
+            capture_output=True, text=True, timeout=120, check=False, env=environment,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.mark.parametrize("code", [AT_SHUTDOWN, AT_COMMIT], ids=["late to end", "killed at the commit"])
+def test_a_run_that_has_committed_is_done_whatever_becomes_of_its_workers(sabotaged, whole, tmp_path, code):
+    out = tmp_path / "out"
+    done = sabotaged(code, out)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tree(out) == whole
+
+
+def test_a_run_that_cannot_commit_fails(sabotaged, folder, whole, tmp_path):
+    out = tmp_path / "out"
+    running = begun(folder, out, "--workers", "1", shards=2)
+    running.kill()
+    running.communicate()
+    (out / "stats.json").mkdir()
+    (out / "stats.json/x").touch()
+    done = sabotaged("", out, "--resume")
+    assert done.returncode == 1
+    assert done.stderr.startswith("align: cannot write stats.json: ")
+    assert done.stderr.count("\n") == 1
+    assert not (out / "manifest.json").exists()
+    shutil.rmtree(out / "stats.json")
+    finish(folder, out, "--workers", "1", "--resume")
+    assert tree(out) == whole
+
+
+def test_workers_that_die_before_they_have_begun_end_the_run(sabotaged, tmp_path):
+    done = sabotaged(AT_START, tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "worker process" in done.stderr
+
+
 def run_in(out, folder):
     done = subprocess.run(
         command(folder, out, "--workers", "1"), capture_output=True, text=True, timeout=120, check=False

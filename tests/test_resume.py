@@ -249,6 +249,25 @@ def test_shards_that_vanish_under_way_are_never_committed(config, monkeypatch, t
     assert not (tmp_path / "out/manifest.json").exists()
 
 
+def test_a_run_that_died_right_after_its_commit_is_committed_and_tidied_up_later(config, out, monkeypatch):
+    before = tree(out)
+    shutil.rmtree(out)
+
+    def died(*_):
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("align.pipeline.shards.keep_for_later", died)
+        assert not align.run(config).already
+    assert tree(out) != before
+    assert not align.run(replace(config, resume=True)).already
+    assert tree(out) == before
+    put_lock(out, pid=2**22 + 1)
+    (out / "data/.x.parquet.0123456789abcdef.tmp").write_bytes(b"half")
+    assert align.run(replace(config, resume=True)).already
+    assert tree(out) == before
+
+
 # -- Cleaning --------------------------------------------------------------------------------------------
 
 
