@@ -1,7 +1,10 @@
 """Reading through file objects, as from a bucket: what is fetched is what windows need, not the file."""
 
 import io
+import os
 import subprocess
+from bisect import bisect_right
+from itertools import pairwise
 
 import av
 import imageio_ffmpeg
@@ -13,6 +16,9 @@ from align.transforms.read.guard import open_media
 from align.transforms.read.probe import probe_media
 
 SECONDS, GOP_S = 60, 4
+SHORT_S = 30
+READ_AHEAD = 1 << 15
+"""What PyAV fetches at a time: a gap that is shorter is read, not skipped."""
 
 
 class Counting(io.FileIO):
@@ -26,17 +32,35 @@ class Counting(io.FileIO):
         return data
 
 
+def run_ffmpeg(*arguments):
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *map(str, arguments)], check=True)
+
+
+def noise(seconds):
+    return "-f", "lavfi", "-i", f"nullsrc=s=320x240:r=25:d={seconds},geq=random(1)*255:128:128"
+
+
+def x264(gop):
+    fixed = ("-g", gop, "-keyint_min", gop, "-sc_threshold", "0", "-bf", "2")
+    return "-c:v", "libx264", "-preset", "ultrafast", "-threads", "1", "-b:v", "4M", *fixed
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranges") / "noise.mp4"
-    picture = f"nullsrc=s=320x240:r=25:d={SECONDS},geq=random(1)*255:128:128"
-    command = (
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", picture),
-        *("-c:v", "libx264", "-preset", "ultrafast", "-threads", "1", "-b:v", "4M", "-g", str(25 * GOP_S)),
-        *("-keyint_min", str(25 * GOP_S), "-sc_threshold", "0", "-bf", "2", str(path)),
-    )
-    subprocess.run(command, check=True)
+    run_ffmpeg(*noise(SECONDS), *x264(25 * GOP_S), path)
     return str(path)
+
+
+@pytest.fixture(scope="module", params=[25, 250], ids="gop{}".format)
+def with_sound(request, tmp_path_factory):
+    """The same packets twice: interleaved one by one as FFmpeg does, and second by second as cameras do."""
+    folder = tmp_path_factory.mktemp("ranges")
+    close, chunked = folder / "close.mp4", folder / "chunked.mp4"
+    sound = ("-f", "lavfi", "-i", f"anoisesrc=a=0.1:r=48000:d={SHORT_S}", "-c:a", "aac", "-b:a", "64k")
+    run_ffmpeg(*noise(SHORT_S), *sound[:4], *x264(request.param), *sound[4:], close)
+    run_ffmpeg("-i", close, "-c", "copy", "-chunk_duration", 1_000_000, chunked)
+    return {"close": str(close), "chunked": str(chunked)}
 
 
 def groups(path):
@@ -60,6 +84,28 @@ def fetched(path, requests):
     return Counting.fetched
 
 
+def needed(path, targets):
+    """Bytes from which the targets and all sound can be decoded: index, packets, and gaps too short to skip.
+
+    A group of pictures is needed from its keyframe to its last target.
+    """
+    with av.open(path) as container:
+        video, base = container.streams.video[0], container.streams.video[0].time_base
+        packets = [p for p in container.demux() if p.size]
+        starts = [p.pts for p in packets if p.stream is video and p.is_keyframe]
+        last = {bisect_right(starts, t / NS / base): t / NS / base for t in sorted(targets)}
+        wanted, group, held = [], 0, 0
+        for packet in packets:
+            held += packet.size
+            if packet.stream is video:
+                group += packet.is_keyframe
+            if packet.stream is not video or packet.dts <= last.get(group, -1):
+                wanted.append((packet.pos, packet.pos + packet.size))
+        wanted.sort()
+        gaps = sum(g for (_, end), (start, _) in pairwise(wanted) if (g := start - end) < READ_AHEAD)
+        return container.size - held + sum(end - start for start, end in wanted) + gaps
+
+
 def test_sparse_windows_fetch_their_groups_and_the_index(recording):
     sizes, index = groups(recording)
     # a frame near the end of its group, so that the group is needed
@@ -67,6 +113,15 @@ def test_sparse_windows_fetch_their_groups_and_the_index(recording):
     requests = [WindowRequest(TimeSpan(t - NS, t + NS), (t,)) for t in targets]
     needed = index + sum(sizes[t // (GOP_S * NS)] for t in targets)
     assert fetched(recording, requests) <= 1.1 * needed < 0.3 * sum(sizes)
+
+
+@pytest.mark.parametrize("interleaved", ["close", "chunked"])
+def test_a_contiguous_grid_with_sound_reads_a_file_once(with_sound, interleaved):
+    path = with_sound[interleaved]
+    size = os.path.getsize(path)
+    windows = [TimeSpan(s * NS, (s + 5) * NS) for s in range(0, SHORT_S, 5)]
+    requests = [WindowRequest(w, (w.center_ns,), w.widened(NS // 10)) for w in windows]
+    assert needed(path, [w.center_ns for w in windows]) <= fetched(path, requests) <= 1.01 * size
 
 
 def test_probing_fetches_little_of_a_long_file(recording):
