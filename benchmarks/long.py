@@ -31,7 +31,7 @@ from benchmarks.recordings import CLIP, CLIPS, FPS, Download, ffmpeg, lay_out, m
 from benchmarks.rounds import Taken, Variant, code_version, left, take_rounds
 from benchmarks.run import machine
 from benchmarks.targets import PEAK_MB
-from benchmarks.variants import START_UP, align_command
+from benchmarks.variants import ONE_WINDOW, START_UP, align_command
 
 PIECE_S, AUDIO_FRAMES, AUDIO_FRAME, AUDIO_RATE = 64, 3000, 1024, 48_000
 """64 s are 3000 frames of AAC at 48 kHz to the sample: pieces join without a gap or an overlap."""
@@ -104,8 +104,7 @@ def flat_variants(folder: Path) -> Iterator[Variant]:
         copies = max(1, 3600 // seconds)
         run = (*align_command(make_long(folder, seconds, copies)), "--workers", "1")
         if name == "10 min":
-            one = ("--limit", "1", "--anchor", "keyframe", "--window", "1", "--stride", "3600")
-            yield Variant(START_UP, (*run, *one), expected_s=5)
+            yield Variant(START_UP, (*run, *ONE_WINDOW), expected_s=5)
         hours = seconds * copies / 3600
         rounds = FLAT_ROUNDS_10H if name == "10 h" else FLAT_ROUNDS
         expected_s = _EXPECTED_S_PER_H * hours + 5
