@@ -16,17 +16,24 @@ from apache_beam.pvalue import AsList, AsSingleton
 from align.pipeline.config import RunConfig
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.progress import Heartbeat
-from align.pipeline.shards import Losses, SplitTotals, commit_run, lost_by, number_shards, write_one_shard
+from align.pipeline.shards import (
+    Loads,
+    Losses,
+    ShardKey,
+    add_loads,
+    commit_run,
+    lost_by,
+    number_shards,
+    shard_key,
+    write_one_shard,
+)
 from align.pipeline.stopping import leave_word
 from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
 from align.schemas.recording import Recording
-from align.transforms.plan.segments import shard_of
+from align.transforms.plan.shards import Load
 from align.transforms.stages import NAMESPACE, count, stage, take
 from align.transforms.write.shard import ShardReport
-
-ShardKey = tuple[str, int, int]
-"""Split, index of the shard, number of shards of the split."""
 
 
 @dataclass
@@ -48,8 +55,8 @@ class AlignRecordings(beam.PTransform):
             | "Plan" >> beam.ParDo(PlanRecordings(config, self.heartbeats))
         )
         segments = plans | "Segments" >> beam.FlatMap(lambda plan: plan.segments)
-        totals = segments | "Measure splits" >> beam.CombineGlobally(SumTotals())
-        keyed = segments | "Key by shard" >> beam.Map(key_by_shard, config, AsSingleton(totals))
+        loads = segments | "Measure splits" >> beam.CombineGlobally(SumLoads(config.seed))
+        keyed = segments | "Key by shard" >> beam.Map(key_by_shard, config, AsSingleton(loads))
         numbers = (
             keyed
             | "Shards" >> beam.Keys()
@@ -96,27 +103,29 @@ class PlanRecordings(beam.DoFn):
         self.heartbeat.flush()
 
 
-class SumTotals(beam.CombineFn):
-    """How much each split holds, from which follows how many shards it gets."""
+class SumLoads(beam.CombineFn):
+    """What each split holds, from which follows how many shards it gets and which segments they hold."""
 
-    def create_accumulator(self) -> SplitTotals:
-        return SplitTotals()
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
-    def add_input(self, totals: SplitTotals, segment: Segment) -> SplitTotals:
-        return totals.plus(segment)
+    def create_accumulator(self) -> Loads:
+        return {}
 
-    def merge_accumulators(self, several: Iterable[SplitTotals]) -> SplitTotals:
-        return SplitTotals.merged(several)
+    def add_input(self, loads: Loads, segment: Segment) -> Loads:
+        return add_loads([loads, {segment.split: Load.of(segment, self.seed)}])
 
-    def extract_output(self, totals: SplitTotals) -> SplitTotals:
-        return totals
+    def merge_accumulators(self, several: Iterable[Loads]) -> Loads:
+        return add_loads(several)
+
+    def extract_output(self, loads: Loads) -> Loads:
+        return loads
 
 
 @typehints.with_output_types(tuple[ShardKey, Any])
-def key_by_shard(segment: Segment, config: RunConfig, totals: SplitTotals) -> tuple[ShardKey, Segment]:
+def key_by_shard(segment: Segment, config: RunConfig, loads: Loads) -> tuple[ShardKey, Segment]:
     """Hash each segment to a shard, so that a shard mixes segments of many recordings."""
-    shards = totals.shards(segment.split, config.shard_size)
-    return (segment.split, shard_of(segment.key, config.seed, shards), shards), segment
+    return shard_key(segment, config, loads), segment
 
 
 @typehints.with_output_types(tuple[ShardKey, Any])

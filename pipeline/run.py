@@ -25,7 +25,6 @@ from align.pipeline.resume import (
     look_at_inputs,
     refuse_unfit,
 )
-from align.pipeline.shards import SplitTotals
 from align.pipeline.stopping import Finished, Leave, last_word, stoppable
 from align.pipeline.storage import is_remote, use_options
 from align.pipeline.stores import store
@@ -185,7 +184,7 @@ def plan(config: RunConfig) -> PlanSummary:
 
 @dataclass
 class PlanSummary:
-    """Totals of a plan; grows with the number of splits and reasons, not of windows."""
+    """Totals of a plan; grows with the number of reasons, not of windows."""
 
     recordings: int = 0
     windows: int = 0
@@ -193,7 +192,6 @@ class PlanSummary:
     media_s: float = 0.0
     cpu_s: float = 0.0
     output_bytes: int = 0
-    totals: SplitTotals = field(default_factory=SplitTotals)
     lost: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -209,7 +207,6 @@ class PlanSummary:
             self.media_s += (segment.starts_ns[-1] + segment.window_ns - segment.starts_ns[0]) / NS
             self.cpu_s += segment.cost_s
             self.output_bytes += segment.cost_bytes
-            self.totals = self.totals.plus(segment)
 
 
 @contextmanager

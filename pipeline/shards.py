@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import reduce
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +18,7 @@ from align.schemas.errors import AlignError, Fault
 from align.schemas.plan import Segment
 from align.schemas.wire import to_plain
 from align.transforms.index.write import make_loader_indexes
-from align.transforms.plan.segments import shard_count
+from align.transforms.plan.shards import Load, place_of
 from align.transforms.write.card import write_card
 from align.transforms.write.commit import Store, leftovers
 from align.transforms.write.manifest import (
@@ -44,30 +42,24 @@ Losses = tuple[bool, int, tuple[Fault, ...]]
 """Of one recording: whether it was offered at all, its planned windows, and what planning lost of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class SplitTotals:
-    """Per split: estimated bytes, estimated CPU seconds, segments."""
+Loads = dict[str, Load]
+"""Per split: what its segments add up to."""
 
-    sums: dict[str, tuple[int, float, int]] = field(default_factory=dict)
 
-    def plus(self, segment: Segment) -> SplitTotals:
-        """With one segment more."""
-        return self._with(segment.split, (segment.cost_bytes, segment.cost_s, 1))
+def add_loads(several: Iterable[Loads]) -> Loads:
+    """All together."""
+    total: Loads = {}
+    for loads in several:
+        for split, load in loads.items():
+            total[split] = total[split] + load if split in total else load
+    return total
 
-    def _with(self, split: str, more: tuple[int, float, int]) -> SplitTotals:
-        size, cost, count = self.sums.get(split, (0, 0.0, 0))
-        return SplitTotals({**self.sums, split: (size + more[0], cost + more[1], count + more[2])})
 
-    @classmethod
-    def merged(cls, several: Iterable[SplitTotals]) -> SplitTotals:
-        """All together."""
-        pairs = [pair for totals in several for pair in totals.sums.items()]
-        return reduce(lambda total, pair: total._with(*pair), pairs, cls())
-
-    def shards(self, split: str, shard_size: int) -> int:
-        """How many shards the split is written to."""
-        size, cost, count = self.sums[split]
-        return shard_count(size, shard_size, cost, count)
+def shard_key(segment: Segment, config: RunConfig, loads: Loads) -> ShardKey:
+    """The shard of a segment, given what all segments add up to."""
+    load = loads[segment.split]
+    shards = load.shards(config.shard_size)
+    return segment.split, load.shard_of(place_of(segment.key, config.seed), shards), shards
 
 
 def lost_by(faults: Iterable[Fault]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from align.schemas.options import AlignOptions
 from align.schemas.recording import Narration, Recording, Stream
 from align.schemas.time import NS, TimeSpan
 from align.transforms.plan.cost import estimate
-from align.transforms.plan.segments import plan_segments, shard_count, shard_of
+from align.transforms.plan.segments import plan_segments
 from align.transforms.plan.windows import WindowPlan, plan_windows
 
 UID = "3c8d5a26-d617-55aa-8147-3ea634376062"
@@ -97,32 +97,6 @@ def test_a_segment_of_ten_hours_is_a_small_reference():
     sizes = [len(pickle.dumps(s)) for s in plan_segments(recording(), media(10), plan, options)]
     assert len(sizes) == 120
     assert max(sizes) < 2000
-
-
-def test_shards_are_the_same_in_every_process_and_even():
-    shards = [shard_of(f"{UID}@{n}", 0, 8) for n in range(8000)]
-    assert all(800 < shards.count(k) < 1200 for k in range(8))
-    assert shards != [shard_of(f"{UID}@{n}", 1, 8) for n in range(8000)]
-    # Golden: shards of a resumed run must be those of the first, whatever the process.
-    assert shards[:8] == [0, 5, 0, 5, 7, 7, 2, 7]
-
-
-@pytest.mark.parametrize(
-    ("total_bytes", "cost_s", "segments", "count"),
-    [
-        (0, 0, 0, 1),
-        (10, 0, 5, 1),
-        (1000, 0, 50, 10),
-        (1001, 0, 50, 11),
-        (1000, 0, 3, 3),
-        (10, 130, 50, 2),
-        (10, 1e6, 50, 16),
-        (10, 1e6, 3, 3),
-        (10_000, 1e6, 5000, 100),
-    ],
-)
-def test_shard_count(total_bytes, cost_s, segments, count):
-    assert shard_count(total_bytes, 100, cost_s, segments) == count
 
 
 def test_cost_counts_the_frames_between_keyframe_and_target():

@@ -1,8 +1,7 @@
-"""Segments, the unit of reading, and the shards they are written to."""
+"""Segments, the unit of reading."""
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,9 +17,6 @@ from align.transforms.plan.windows import WindowPlan
 
 SEGMENT_S = 300.0
 SEGMENT_COST_S = 60.0
-SHARD_COST_S = 60.0
-SHARDS_FOR_WORKERS = 16
-"""Beyond this many shards, only size asks for more: small shards cost their readers."""
 
 
 def plan_segments(
@@ -107,20 +103,3 @@ def _inside(
 
 def _time(narration: Narration) -> int:
     return narration.time_ns
-
-
-def shard_of(segment_key: str, seed: int, shards: int) -> int:
-    """The shard of a segment: a hash, the same in every process, so that shards mix recordings."""
-    data = f"shard:{seed}:{segment_key}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) % shards
-
-
-def shard_count(total_bytes: int, shard_size: int, total_cost_s: float, segments: int) -> int:
-    """How many shards to write.
-
-    Enough for shards of ``shard_size`` bytes; for a long job, enough that up to 16 workers can share it;
-    never more than there are segments; at least one.
-    """
-    for_size = -(-total_bytes // max(shard_size, 1))
-    for_workers = min(SHARDS_FOR_WORKERS, int(total_cost_s / SHARD_COST_S))
-    return max(1, min(segments, max(for_size, for_workers)))
