@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, MediaInfo
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
+from align.transforms.read.audio_packets import PREROLL_NS, PREROLL_PACKETS, audio_range
 from align.transforms.read.demux import (
-    PREROLL_NS,
-    PREROLL_PACKETS,
     WindowRequest,
-    audio_range,
     read_media,
 )
 from align.transforms.read.guard import open_media

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from io import BytesIO
 from math import ceil, floor, gcd
 
@@ -102,24 +103,27 @@ def _resample_block(
     grid = gcd(rate_in, rate_out)  # a block of n / grid seconds holds whole samples of both rates
     periods = fft.next_fast_len(ceil(Fraction(len(block) * grid, rate_in)), real=True)
     n_in, n_out = periods * rate_in // grid, periods * rate_out // grid
-    bins = np.arange(min(n_in, n_out) // 2 + 1)  # bin k is k · grid / periods Hz, in and out
-    spectrum = fft.rfft(block, n_in)[: len(bins)]
+    count_bins = min(n_in, n_out) // 2 + 1  # bin k is k · grid / periods Hz, in and out
+    spectrum = fft.rfft(block, n_in)[:count_bins]
     if rate_in != rate_out:
-        spectrum *= _low_pass(bins / min(n_in, n_out))
+        spectrum *= _low_pass(min(n_in, n_out))
     whole = floor(delay)
     if delay != whole:
-        spectrum *= np.exp(2j * np.pi / n_out * float(delay - whole) * bins)
+        spectrum *= np.exp(2j * np.pi / n_out * float(delay - whole) * np.arange(count_bins))
     sound = fft.irfft(spectrum, n_out)[whole : whole + count]
     return np.asarray(sound * (n_out / n_in), np.float64)
 
 
-def _low_pass(frequency: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gain at a frequency given in cycles per sample of the lower rate."""
+@lru_cache(maxsize=4)  # the windows of a recording have one length
+def _low_pass(length: int) -> NDArray[np.float64]:
+    """Gain at the frequencies of a real transform of so many samples at the lower rate."""
+    frequency = np.arange(length // 2 + 1) / length  # cycles per sample
     middle, half = (_PASS + _STOP) / 2, (_STOP - _PASS) / 2
     gain = 0.5 - 0.5 * erf((frequency - middle) / half * _STEEPNESS)
     return np.asarray(np.where(frequency < _STOP, gain, 0.0), np.float64)
 
 
+@lru_cache(maxsize=4)
 def _taper(length: int, fade: int) -> NDArray[np.float64]:
     """Ones with a raised-cosine fade at both ends."""
     taper = np.ones(length)

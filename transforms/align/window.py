@@ -19,7 +19,8 @@ from align.transforms.align.imu import window_imu
 from align.transforms.align.text import narrations_in, strip_tags
 from align.transforms.plan.windows import sample_key
 from align.transforms.read.audio import decode_audio
-from align.transforms.read.demux import DecodedFrame, WindowMedia
+from align.transforms.read.demux import WindowMedia
+from align.transforms.read.frames import DecodedFrame
 from align.transforms.stages import count, stage
 
 

@@ -210,8 +210,8 @@ def _decode(packets: Iterable[av.Packet[Any]], decoder: AudioCodecContext) -> It
             cut = min(skip, frame.samples)
             skip -= cut
             hidden = frame.is_corrupt or (packet is not None and packet.is_discard)
-            if not hidden and _planes(frame) <= _MOST_PLANES and cut < frame.samples - tail:
-                yield _taken(frame, cut, frame.samples - tail)
+            if not hidden and cut < frame.samples - tail and (planes := _planes(frame)) <= _MOST_PLANES:
+                yield _taken(frame, planes, cut, frame.samples - tail)
 
 
 def _to_skip(frame: AudioFrame) -> tuple[int, int]:
@@ -232,13 +232,11 @@ def _planes(sound: AudioFrame | AudioCodecContext) -> int:
     return 1 if known is not None and known.is_packed else sound.layout.nb_channels
 
 
-def _taken(frame: AudioFrame, cut: int, end: int) -> _Frame:
-    dtype, width = _DTYPES[frame.format.packed.name], frame.layout.nb_channels
-    planes = [np.frombuffer(memoryview(p), dtype) for p in frame.planes[: _planes(frame)]]
-    if frame.format.is_planar:
-        channels = planes
-    else:
-        channels = list(planes[0][: frame.samples * width].reshape(-1, width).T)
+def _taken(frame: AudioFrame, planes: int, cut: int, end: int) -> _Frame:
+    dtype = _DTYPES[frame.format.name.removesuffix("p")]  # "p" is for planar
+    channels = [np.frombuffer(memoryview(p), dtype) for p in frame.planes[:planes]]
+    if planes == 1 and (width := frame.layout.nb_channels) > 1:
+        channels = list(channels[0][: frame.samples * width].reshape(-1, width).T)
     return _Frame(frame.pts, cut, frame.rate, tuple(c[cut:end] for c in channels))
 
 
@@ -280,12 +278,14 @@ def _mono(frames: Iterable[_Frame]) -> NDArray[np.float32]:
     parts = []
     for (dtype, width), alike in groupby(frames, lambda f: (f.channels[0].dtype, len(f.channels))):
         block = list(alike)
-        total = np.zeros(sum(len(f.channels[0]) for f in block))
-        for c in range(width):
+        total = np.concatenate([f.channels[0] for f in block], dtype=np.float64)
+        for c in range(1, width):
             total += np.concatenate([f.channels[c] for f in block])
-        centre = 128.0 if dtype == np.uint8 else 0.0  # 8-bit PCM is unsigned
-        parts.append(((total / width - centre) / _SCALE[dtype.str[1:]]).astype(np.float32))
-    sound: NDArray[np.float32] = np.concatenate(parts)
+        if dtype == np.uint8:  # 8-bit PCM is unsigned
+            total -= 128.0 * width
+        total /= width * _SCALE[dtype.str[1:]]
+        parts.append(total.astype(np.float32))
+    sound: NDArray[np.float32] = parts[0] if len(parts) == 1 else np.concatenate(parts)
     sound[~np.isfinite(sound)] = 0.0
     return sound
 

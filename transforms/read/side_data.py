@@ -17,5 +17,6 @@ def side_data(frame: Frame, kind: str) -> bytes | None:
         frame: decoded.
         kind: as ``av.sidedata.sidedata.Type`` names it.
     """
-    found = SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
+    container = SideDataContainer(frame)  # type: ignore[call-arg]
+    found = container.get(kind) if len(container) else None
     return None if found is None else bytes(found)

@@ -1,0 +1,116 @@
+"""Keeps packets of sound while a window may want them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from av.audio.stream import AudioStream
+from av.packet import Packet
+
+from align.schemas.media import AudioInfo
+from align.schemas.time import NS, TimeSpan, tick_clock
+from align.transforms.read.probe import time_base
+
+PREROLL_NS = NS // 4
+"""Audio packets that end later than this before a window's audio are handed over, so decoders settle."""
+
+PREROLL_PACKETS = 4
+"""At least so many packets before the window's audio, where the stream has them."""
+
+_SWEEP = 64  # packets between two looks for those that no window will want
+
+
+class AudioPackets:
+    """The packets that serve given spans, as they come by.
+
+    Args:
+        stream: what is read.
+        info: the same, probed.
+        wanted: the windows' audio, in their order, recording clock.
+    """
+
+    def __init__(self, stream: AudioStream, info: AudioInfo, wanted: Iterable[TimeSpan]) -> None:
+        self.stream = stream
+        self.end_ns = info.span.end_ns
+        self.last_ns = info.span.start_ns
+        self._length_ns = tick_clock(time_base(stream))
+        self._wanted = deque(wanted)
+        self._packets: deque[Packet[AudioStream]] = deque()
+        self._starts: deque[int] = deque()
+        self._reached_ns = self.last_ns
+        self._sweep_at = _SWEEP
+
+    def has(self, until_ns: int) -> bool:
+        """Whether all audio before an instant has been seen."""
+        return self._reached_ns >= until_ns
+
+    def need_ns(self) -> int | None:
+        """Where the next audio begins, pre-roll included; what is under way is needed now."""
+        for span in self._wanted:
+            if span.end_ns > self._reached_ns:
+                return max(span.start_ns - NS, min(self._reached_ns, span.start_ns))
+        return None
+
+    def push(self, packet: Packet[AudioStream], start_ns: int) -> None:
+        """Take the next packet, which stands at ``start_ns``; one without a time serves no window."""
+        if packet.pts is None:
+            return
+        self.last_ns = start_ns
+        self.reached(start_ns)
+        self._packets.append(packet)
+        self._starts.append(start_ns)
+        if len(self._starts) >= self._sweep_at:
+            self._forget()
+            self._sweep_at = len(self._starts) + _SWEEP
+
+    def reached(self, time_ns: int) -> None:
+        """All audio before this instant has been seen."""
+        self._reached_ns = max(self._reached_ns, time_ns)
+
+    def finish(self) -> None:
+        """There are no more packets."""
+        self.reached(1 << 62)
+
+    def restart(self) -> None:
+        """Packets go on elsewhere."""
+        self._packets.clear()
+        self._starts.clear()
+        self._sweep_at = _SWEEP
+
+    def take(self, span: TimeSpan) -> tuple[Packet[AudioStream], ...]:
+        """What serves the next span that was announced."""
+        self._wanted.popleft()
+        starts = list(self._starts)
+        lengths = (self._length_ns(p.duration or 0) for p in self._packets)
+        ends = [start + length for start, length in zip(starts, lengths, strict=True)]
+        return tuple(self._packets)[audio_range(starts, ends, span)]
+
+    def _forget(self) -> None:
+        """Drop packets that stand too far before the next window's audio for its pre-roll."""
+        keep_ns = self._wanted[0].start_ns - 4 * NS if self._wanted else self.last_ns
+        while len(self._starts) > 4 * PREROLL_PACKETS and self._starts[2 * PREROLL_PACKETS] < keep_ns:
+            self._packets.popleft()
+            self._starts.popleft()
+
+
+def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan) -> slice:
+    """Which packets serve a span of audio.
+
+    The first is the earlier of: the first one that ends later than ``PREROLL_NS`` before the span, and the
+    one ``PREROLL_PACKETS`` before the first that reaches into it. The last is the first that begins at or
+    after the span's end, for decoders that put out a block late. Where no packet reaches into the span, none
+    serves it.
+
+    Args:
+        starts_ns: ascending starts of the packets, ns.
+        ends_ns: their ends, ascending, ns.
+        span: the audio wanted.
+    """
+    inside = bisect_right(ends_ns, span.start_ns)
+    settled = bisect_right(ends_ns, span.start_ns - PREROLL_NS)
+    after = bisect_left(starts_ns, span.end_ns)
+    if inside >= after:
+        return slice(0, 0)
+    return slice(max(0, min(settled, inside - PREROLL_PACKETS)), after + 1)
