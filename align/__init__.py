@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from align.schemas.recording import Narration, Recording, Stream
     from align.schemas.time import ClockMap, ClockPiece, TimeSpan
     from align.transforms.load.load import load
+    from align.transforms.sync.clocks import read_clocks, shared_clock
 
 # Imported when first used: Beam alone takes more than a second.
 _HOMES = {
@@ -37,7 +38,9 @@ _HOMES = {
     "UsageError": "align.schemas.errors",
     "load": "align.transforms.load.load",
     "plan": "align.pipeline.run",
+    "read_clocks": "align.transforms.sync.clocks",
     "run": "align.pipeline.run",
+    "shared_clock": "align.transforms.sync.clocks",
 }
 
 __all__ = [
@@ -54,7 +57,9 @@ __all__ = [
     "UsageError",
     "load",
     "plan",
+    "read_clocks",
     "run",
+    "shared_clock",
 ]
 
 

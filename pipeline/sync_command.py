@@ -1,4 +1,7 @@
-"""``align sync``: is this IMU the picture's, by how much is it off, and does it drift?"""
+"""``align sync``: is this IMU the picture's, by how much is it off, and does it drift?
+
+Recordings of one event are compared too, sound against sound, so that they share a clock.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def sync(
     resume: bool,
     workers: str,
 ) -> None:
-    """Measure each recording's IMU clock against its picture.
+    """Measure each recording's IMU clock against its picture, and concurrent recordings' against each other.
 
     \b
     align sync --source ego4d --input ego4d_data --output clocks.parquet --report sync.html
@@ -60,6 +63,9 @@ def sync(
     Verdicts: verified (many windows agree with one line), corrected (verified, and off by more than the
     threshold), refuted (motion, but no agreement: another recording's IMU, or a stabilised picture),
     unobservable (static, dark or too short to tell).
+
+    Recordings that the metadata calls concurrent have a row of stream audio too: what leads from their
+    clock to that of the longest of them, by what they hear.
     """
     from align.pipeline.config import RunConfig
     from align.pipeline.sync_run import SyncConfig, run_sync
@@ -107,7 +113,7 @@ def _progress() -> Iterator[Callable[[Counter[str]], None]]:
         from rich.progress import Progress
 
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task("recordings", total=None)
+            task = bar.add_task("measuring", total=None)
             yield lambda c: bar.update(task, completed=c["recordings"], total=c["total"] or None)
         return
     told = 0
@@ -117,7 +123,7 @@ def _progress() -> Iterator[Callable[[Counter[str]], None]]:
         tenth = 10 * counts["recordings"] // max(counts["total"], 1)
         if tenth > told:
             told = tenth
-            console.print(f"{counts['recordings']} of {counts['total']} recordings")
+            console.print(f"{counts['recordings']} of {counts['total']} measured")
 
     yield tell
 
@@ -130,8 +136,8 @@ def _finish(result: SyncResult, clocks: str, report: str) -> int:
     from align.pipeline.console import console
 
     table = Table(box=None)
-    for name in ("recording", "verdict", "offset ms", "drift ppm", "σ ms", "windows", "reason"):
-        table.add_column(name, overflow="fold")
+    for name in ("recording", "stream", "verdict", "offset ms", "drift ppm", "σ ms", "windows", "reason"):
+        table.add_column(name, overflow="fold", no_wrap=name not in ("recording", "reason"))
     for row in result.rows[:_MOST_ROWS]:
         known = row.offset_ns is not None and row.drift_ppm is not None and row.sigma_ns is not None
         figures = (
@@ -144,7 +150,9 @@ def _finish(result: SyncResult, clocks: str, report: str) -> int:
             else ("", "", "")
         )
         windows = f"{row.agreeing}/{row.windows}"
-        table.add_row(escape(row.recording_id), row.status, *figures, windows, escape(row.reason))
+        table.add_row(
+            escape(row.recording_id), escape(row.stream), row.status, *figures, windows, escape(row.reason)
+        )
     console.print(table)
     counts = Counter(r.status for r in result.rows)
     if len(result.rows) > _MOST_ROWS:

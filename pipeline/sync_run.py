@@ -12,23 +12,25 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, TypeGuard
 
 from align.pipeline.config import IN_PROCESS, RunConfig, digest
 from align.pipeline.planning import list_recordings
 from align.pipeline.storage import is_remote, leaves, opener_for
+from align.pipeline.sync_sound import ConcurrentSet, concurrent_sets, measure_set
 from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.recording import Recording, Stream
 from align.schemas.time import TimeSpan
+from align.schemas.wire import to_plain
 from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
 from align.transforms.read.probe import probe_media
 from align.transforms.sync.clocks import ClockRow, write_clocks
 from align.transforms.sync.measure import Measured, measure_imu, nothing_to_compare
 from align.transforms.sync.picture import look
-from align.transforms.sync.report import page, recording_section
+from align.transforms.sync.report import page, recording_section, set_section
 from align.transforms.sync.verdict import SyncOptions
 
 Show = Callable[[Counter[str]], None]
@@ -98,7 +100,7 @@ def run_sync(config: SyncConfig, *, show: Show | None = None) -> SyncResult:
         UsageError: no recordings; or parts of an earlier run lie there and ``resume`` was not asked for.
         AlignError: the source cannot be read.
     """
-    listed = [item for item in list_recordings(config.run) if isinstance(item, Recording)]
+    listed = [replace(item, narrations=None) for item in list_recordings(config.run) if is_recording(item)]
     if not listed:
         raise UsageError(f"there are no recordings of source {config.run.source!r} in {config.run.input!r}")
     _begin(config)
@@ -108,8 +110,9 @@ def run_sync(config: SyncConfig, *, show: Show | None = None) -> SyncResult:
         from align.pipeline.sync_graph import carry_out
     finally:
         logging.disable(before)
-    carry_out(config, len(listed), show or (lambda _: None))
-    return commit_sync(config, [r.recording_id for r in listed])
+    sets = concurrent_sets(listed)
+    carry_out(config, len(listed), sets, show or (lambda _: None))
+    return commit_sync(config, [r.recording_id for r in listed], sets)
 
 
 def _begin(config: SyncConfig) -> None:
@@ -125,24 +128,39 @@ def sync_recording(item: Recording, config: SyncConfig) -> str:
     part = _part(config, item.recording_id)
     if not part.exists():
         found, failed = _measure(item, config)
-        content = {
-            "recording_id": item.recording_id,
-            "failed": failed,
-            "rows": [asdict(r) for r in found.rows],
-            "section": recording_section(item.recording_id, found) if config.report else "",
-        }
-        draft = part.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps(content), encoding="utf-8")
-        draft.replace(part)
+        failures = [(item.recording_id, failed)] if failed else []
+        section = recording_section(item.recording_id, found) if config.report else ""
+        _keep(part, found.rows, failures, section)
     return item.recording_id
 
 
-def commit_sync(config: SyncConfig, recording_ids: Iterable[str]) -> SyncResult:
+def sync_set(item: ConcurrentSet, config: SyncConfig) -> str:
+    """Compare the sounds of a set, unless an earlier run did, and keep what was found; gives its id."""
+    part = _set_part(config, item)
+    if not part.exists():
+        links = config.run.allow_symlinks
+        found = measure_set(item, config.options, config.run.input, allow_symlinks=links)
+        section = set_section(found.set_id, found.reference, found.found) if config.report else ""
+        _keep(part, [row for one in found.found for row in one.rows], found.failures, section)
+    return item.set_id
+
+
+def _keep(part: Path, rows: Iterable[ClockRow], failures: Iterable[tuple[str, str]], section: str) -> None:
+    content = {"failures": list(failures), "rows": [asdict(r) for r in rows], "section": section}
+    draft = part.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(content), encoding="utf-8")
+    draft.replace(part)
+
+
+def commit_sync(
+    config: SyncConfig, recording_ids: Iterable[str], sets: Iterable[ConcurrentSet] = ()
+) -> SyncResult:
     """Put the parts together: the table and the page appear whole, then the parts go."""
-    parts: list[dict[str, Any]] = []
-    for recording_id in sorted(set(recording_ids)):
-        parts.append(json.loads(_part(config, recording_id).read_text(encoding="utf-8")))
-    rows = tuple(ClockRow(**row) for part in parts for row in part["rows"])
+    names = [_part(config, recording_id) for recording_id in sorted(set(recording_ids))]
+    names += [_set_part(config, item) for item in sets]
+    parts: list[dict[str, Any]] = [json.loads(name.read_text(encoding="utf-8")) for name in names]
+    found = (ClockRow(**row) for part in parts for row in part["rows"])
+    rows = tuple(sorted(found, key=lambda r: (r.recording_id, r.stream, r.start_ns)))
     draft = f"{config.clocks}.{os.getpid()}.tmp"
     write_clocks(draft, rows)
     if config.report:
@@ -150,12 +168,19 @@ def commit_sync(config: SyncConfig, recording_ids: Iterable[str]) -> SyncResult:
         Path(config.report).write_text(text, encoding="utf-8")
     os.replace(draft, config.clocks)
     rmtree(config.parts, ignore_errors=True)
-    return SyncResult(rows, tuple((p["recording_id"], p["failed"]) for p in parts if p["failed"]))
+    failures = dict(reversed([(one, why) for part in parts for one, why in part["failures"]]))
+    return SyncResult(rows, tuple(sorted(failures.items())))
 
 
 def _part(config: SyncConfig, recording_id: str) -> Path:
     name = hashlib.sha256(recording_id.encode()).hexdigest()[:32]
     return config.parts / f"{name}-{config.stamp}.json"
+
+
+def _set_part(config: SyncConfig, item: ConcurrentSet) -> Path:
+    """Who belongs to a set depends on which recordings are listed."""
+    name = digest([item.set_id, [[m.recording_id, to_plain(m.concurrent)] for m in item.members]])[:32]
+    return config.parts / f"set-{name}-{config.stamp}.json"
 
 
 def _measure(recording: Recording, config: SyncConfig) -> tuple[Measured, str]:
@@ -211,6 +236,6 @@ def _allowed(stream: Stream, config: SyncConfig) -> str:
     return stream.uri
 
 
-def is_recording(item: Recording | Fault) -> bool:
+def is_recording(item: Recording | Fault) -> TypeGuard[Recording]:
     """Whether a source's item is a recording."""
     return isinstance(item, Recording)

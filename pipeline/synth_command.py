@@ -115,6 +115,21 @@ _NUMBERED: dict[str, Any] = {"type": int, "multiple": True, "metavar": "INDEX"}
 @click.option("--no-audio", **_NUMBERED, help="This recording (0 is the first) has no sound.")
 @click.option("--no-imu", **_NUMBERED, help="This recording has no IMU.")
 @click.option("--no-narration", **_NUMBERED, help="This recording has no narrations.")
+@click.option(
+    "--event-offset",
+    "event_offsets_s",
+    type=float,
+    multiple=True,
+    help="Once for each recording: all hear one event; where its time 0 stands on the event's clock, s.",
+)
+@click.option(
+    "--event-drift",
+    "event_drifts_ppm",
+    type=float,
+    multiple=True,
+    help="Once for each recording: how its clock runs slow against the event's, ppm.",
+)
+@click.option("--event-snr", "event_snr_db", type=float, default=20.0, help="Event over camera noise, dB.")
 @click.option("--force", is_flag=True, help="Replace synthetic recordings that are already there.")
 def synth(folder: Path, size: tuple[int, int], force: bool, **options: Any) -> None:
     """Make EGO4D-layout recordings with known truth.

@@ -3,6 +3,9 @@
 One row per recording, stream and piece. ``start_ns`` and ``end_ns`` bound the piece on the *stream's own*
 clock; within it a stream time t stands at ``t + offset_ns + drift_ppm·1e-6·(t − start_ns)`` on the recording
 clock. Offset, drift and sigma are null where nothing could be proven.
+
+Rows of stream ``audio`` compare whole recordings of one event by their sound: there the stream's clock is the
+recording's own, and the offset leads from it to the clock of the recording that ``reference`` names.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ SCHEMA = pa.schema(
         pa.field("windows", pa.int32(), nullable=False),
         pa.field("agreeing", pa.int32(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
+        pa.field("reference", pa.string()),
     ],
     metadata={"align": '{"table": "clocks", "version": 1}'},
 )
@@ -56,6 +60,7 @@ class ClockRow:
         windows: how many windows were judged.
         agreeing: how many of them agree.
         reason: in words.
+        reference: the recording whose clock the offset leads to; None for the recording's own.
     """
 
     recording_id: str
@@ -69,6 +74,7 @@ class ClockRow:
     windows: int
     agreeing: int
     reason: str
+    reference: str | None = None
 
     @property
     def is_known(self) -> bool:
@@ -130,9 +136,9 @@ def with_clock(recording: Recording, rows: Iterable[ClockRow]) -> Recording:
 
     Args:
         recording: from a source.
-        rows: of this recording's IMU; without any, or without an IMU, the recording stays as it is.
+        rows: of this recording; without any of its IMU, or without an IMU, the recording stays as it is.
     """
-    pieces = _pieces(rows)
+    pieces = _pieces(r for r in rows if r.stream == "imu")
     if recording.imu is None or not pieces:
         return recording
     clock = clock_map(pieces)
@@ -144,6 +150,44 @@ def with_clock(recording: Recording, rows: Iterable[ClockRow]) -> Recording:
         imu=replace(recording.imu, clock=recording.imu.clock.then(clock)),
         imu_sync=tuple(sorted(verdicts, key=lambda v: v.start_ns)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SharedClock:
+    """How a recording's clock leads to the one that concurrent recordings share.
+
+    Attributes:
+        reference: the recording whose own clock it is.
+        clock: from the recording's clock to the shared one.
+        sigma_ns: the greatest standard error of it, within what was compared.
+    """
+
+    reference: str
+    clock: ClockMap
+    sigma_ns: int
+
+
+def shared_clock(rows: Iterable[ClockRow], recording_id: str) -> SharedClock:
+    """The clock that a recording shares with others of its event, from the rows of stream ``audio``.
+
+    Args:
+        rows: of a whole table: a recording that others refer to has no row of its own.
+        recording_id: the recording.
+
+    Raises:
+        AlignError: ``no_shared_clock``: it was not compared, or a part of it could not be proven.
+    """
+    audio = [r for r in rows if r.stream == "audio"]
+    own = [r for r in audio if r.recording_id == recording_id]
+    if not own and any(r.reference == recording_id for r in audio):
+        return SharedClock(recording_id, ClockMap(), 0)
+    if not own:
+        detail = f"{recording_id} was compared with no other recording: see align sync"
+        raise AlignError("no_shared_clock", detail, stage="plan")
+    if unknown := [r for r in own if not r.is_known or r.reference is None]:
+        detail = f"the clock of {recording_id} is {unknown[0].status}: {unknown[0].reason}"
+        raise AlignError("no_shared_clock", detail, stage="plan")
+    return SharedClock(str(own[0].reference), clock_map(own), max(r.sigma_ns or 0 for r in own))
 
 
 def _pieces(rows: Iterable[ClockRow]) -> list[ClockRow]:
@@ -182,6 +226,8 @@ def parse_clocks(name: str, content: bytes) -> tuple[ClockRow, ...]:
     """
     try:
         table = pq.read_table(pa.BufferReader(content))
+        if "reference" not in table.column_names:  # as before sounds were compared
+            table = table.append_column("reference", pa.nulls(len(table), pa.string()))
         if lacking := [n for n in SCHEMA.names if n not in table.column_names]:
             raise _bad(name, f"it lacks {', '.join(lacking)}")
         table = table.select(SCHEMA.names).cast(SCHEMA)

@@ -1,9 +1,8 @@
-"""Offset and drift between two recordings of one event, from their sound.
+"""When one sound comes in another: generalised cross-correlation with phase transform.
 
-Generalised cross-correlation with phase transform (Knapp and Carter, *The generalized correlation method
-for estimation of time delay*, 1976) gives every window a sharp peak where the direct sound coincides,
-reverberation or not. Windows are searched alone, and a line through their peaks is found as for the gyro:
-agreement decides.
+Knapp and Carter, *The generalized correlation method for estimation of time delay*, 1976. Whitened spectra
+give a sharp peak where the direct sound coincides, reverberation or not. It is done twice: coarsely over all
+offsets that are searched, at a low rate, then finely about a line, with the other sound read along it.
 """
 
 from __future__ import annotations
@@ -15,28 +14,20 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from scipy.interpolate import CubicSpline
 
-from align.transforms.sync.line import Line, find_line, fit_line
+from align.transforms.sync.line import Line
 
 Floats = NDArray[np.float64]
 
-_WINDOW_S = 4.0
-_MOST_WINDOWS = 60
-_COARSE_BAND = (
-    200.0,
-    1200.0,
-)  # Hz: wide enough to be sharp, slow enough not to smear under drift within a window
+COARSE_RATE, FINE_RATE = 4000, 16_000
+COARSE_STEP = 2e-3
+"""Seconds between offsets of the coarse search."""
+FINE_REACH = 10e-3
+"""Seconds on both sides of a line that the fine search looks at."""
+
+_COARSE_BAND = 200.0, 1200.0  # Hz: sharp, and yet drift within a window does not smear it
 _FINE_BAND = 200.0, 4000.0
-_COARSE_STEP = 2e-3
-_FINE_REACH = 8e-3
-_NEAR = 3e-4  # seconds from the common peak within which a window's own peak agrees
-_HEARD = 3.0  # standard deviations of the correlation by which a peak stands out ...
-_SHARE_OF_BEST = 0.6  # ... and its share of the window's highest
-_PEAK_SIGMA = 1e-5  # seconds; the scatter of the windows raises it where they deserve less
-_LEAST_WINDOWS, _LEAST_SHARE = 3, 0.8
-_RIVALRY = 0.8
-_ECHO = 0.55  # an echo this loud beside the common peak: in one room it misleads all windows alike
 _UPSAMPLING = 4
-_ROUNDS = 3
+_SILENT = 1e-4  # root mean square, -80 dB of full scale: less is a converter's own noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +37,7 @@ class Sound:
     Attributes:
         rate: Hz.
         start: time of sample 0, seconds.
-        samples: float [n].
+        samples: float [n], in [-1, 1]; 0 where nothing was recorded.
     """
 
     rate: float
@@ -58,93 +49,88 @@ class Sound:
         """Time after the last sample, seconds."""
         return self.start + len(self.samples) / self.rate
 
-
-@dataclass(frozen=True, slots=True)
-class SoundMatch:
-    """How the other sound's clock leads to the reference's.
-
-    Attributes:
-        line: seconds to add to the other's times, over reference time; None where the windows do not agree.
-        windows: how many were compared.
-        agreeing: how many of them agree with one line.
-        reason: in words.
-    """
-
-    line: Line | None
-    windows: int
-    agreeing: int
-    reason: str
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is nothing to hear, or more than half of it was not recorded."""
+        return is_silent(self.samples)
 
 
-def match_sounds(reference: Sound, other: Sound, reach: float = 5.0) -> SoundMatch:
-    """Offset and drift of ``other`` against ``reference``.
+def is_silent(samples: NDArray[np.floating]) -> bool:
+    """See :attr:`Sound.is_silent`."""
+    if 2 * np.count_nonzero(samples) <= len(samples):
+        return True
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < _SILENT
+
+
+def coarse(piece: Sound, wide: Sound, offsets: Floats) -> Floats:
+    """How strongly a piece of sound coincides with another about each offset.
 
     Args:
-        reference: the clock to reach.
-        other: at the same rate, at most ``reach`` seconds and 1000 ppm away.
-        reach: seconds searched on both sides.
+        piece: what is looked for.
+        wide: where it is looked for, at the same rate: from ``piece.start - offsets[-1] - COARSE_STEP`` to
+            ``piece.end - offsets[0] + COARSE_STEP``.
+        offsets: float64 [k], evenly spaced by ``COARSE_STEP``: seconds to add to the times of ``wide``.
+
+    Returns:
+        float64 [k], nats: half the square of the correlation in its own standard deviations; NaN in silence.
     """
-    if reference.rate != other.rate:
-        raise ValueError(f"sounds to compare need one rate, not {reference.rate} and {other.rate} Hz")
-    starts = _window_starts(reference)
-    if len(starts) < _LEAST_WINDOWS:
-        return SoundMatch(None, len(starts), 0, f"too short: {len(starts)} windows of {_WINDOW_S:g} s")
-    offsets = np.arange(-np.ceil(reach / _COARSE_STEP), np.ceil(reach / _COARSE_STEP) + 1) * _COARSE_STEP
-    curves = np.stack([_coarse(reference, other, s, offsets) for s in starts])
-    centres = starts + _WINDOW_S / 2
-    found = find_line(curves, offsets, centres)
-    if found is None:
-        return SoundMatch(None, len(starts), 0, "there is silence where the sounds overlap")
-    heard = np.isfinite(curves).any(axis=1)
-    line, near, echo = found.line, np.zeros(len(starts), bool), 1.0
-    tilt = 2 * _COARSE_STEP / max(float(centres[-1] - centres[0]) / 2, 1.0)
-    for _ in range(_ROUNDS):
-        fine = np.stack([_fine(reference, other, s, line) for s in starts])
-        common = find_line(np.maximum(fine, 0) ** 2 / 2, _fine_lags(reference.rate), centres, tilt)
-        if common is None:
-            break
-        delay = _delays(fine, centres, common.line, reference.rate)
-        near = np.isfinite(delay)
-        if near.sum() < _LEAST_WINDOWS:
-            break
-        at = np.array([line.offset_at(c) for c in centres[near]]) + delay[near]
-        echo = _echo(fine[near], reference.rate)
-        line = fit_line(centres[near], at, np.full(int(near.sum()), _PEAK_SIGMA))
-        tilt /= 8  # the line is known better each time: less is searched
-    return _judged(line, int(near.sum()), int(heard.sum()), found.rivalry, echo)
+    if piece.is_silent or wide.is_silent:
+        return np.full(len(offsets), np.nan)
+    taper = np.hanning(len(piece.samples))
+    correlation, size = _phat(piece.samples * taper, wide.samples, piece.rate, _COARSE_BAND)
+    strength = np.abs(correlation)
+    strength /= strength.std() + 1e-30
+    # By offset o, the piece's time t stands at t - o in the other: so many samples after its first.
+    late = (piece.start - offsets - wide.start) * piece.rate
+    half = max(1, round(COARSE_STEP * piece.rate / 2))
+    index = np.rint(late).astype(int)[:, None] + np.arange(-half, half + 1)
+    return np.asarray(strength[(-index) % size].max(axis=1) ** 2 / 2, np.float64)
 
 
-def _judged(line: Line, agreeing: int, windows: int, rivalry: float, echo: float) -> SoundMatch:
-    of = f"{agreeing} of {windows} windows agree with one line"
-    if agreeing < max(_LEAST_WINDOWS, _LEAST_SHARE * windows):
-        return SoundMatch(None, windows, agreeing, f"only {of}")
-    if rivalry > _RIVALRY:
-        return SoundMatch(None, windows, agreeing, f"{of}, but the sound repeats itself")
-    if echo > _ECHO:
-        return SoundMatch(
-            None, windows, agreeing, f"{of}, but echoes are {echo:.0%} as loud as what they hear"
-        )
-    return SoundMatch(line, windows, agreeing, of)
+def likeness(one: Sound, other: Sound) -> float:
+    """The highest coincidence of two pieces of sound at any lag, as :func:`coarse` counts it."""
+    taper = np.hanning(len(one.samples))
+    correlation, _ = _phat(one.samples * taper, other.samples, one.rate, _COARSE_BAND)
+    overlapping = 0.5  # of the lags, on average: where all overlaps, chance is so much louder than everywhere
+    power = correlation**2
+    return float(power.max() / (power.mean() + 1e-30) * overlapping / 2)
 
 
-def _window_starts(sound: Sound) -> Floats:
-    length = sound.end - sound.start
-    count = int(min(length // _WINDOW_S, _MOST_WINDOWS))
-    return np.linspace(sound.start, sound.end - _WINDOW_S, count) if count else np.empty(0)
+def fine(piece: Sound, other: Sound, line: Line) -> Floats | None:
+    """Correlation at :func:`fine_lags` about a line, the other sound read along it.
+
+    Args:
+        piece: sound, at the rate of ``other``.
+        other: what coincides with it by the line, and at least ``FINE_REACH`` more on both sides.
+        line: seconds to add to the other's times, over the piece's time.
+
+    Returns:
+        float64 [``len(fine_lags(rate))``], in standard deviations; None where either is silent.
+    """
+    rate, count = piece.rate, len(piece.samples)
+    times = piece.start + np.arange(count) / rate
+    read = _read_at(other, times - (line.offset + line.drift * (times - line.at)))
+    if piece.is_silent or is_silent(read):
+        return None
+    taper = np.hanning(count)
+    correlation, size = _phat(piece.samples * taper, read * taper, rate, _FINE_BAND, _UPSAMPLING)
+    half = round(FINE_REACH * rate * _UPSAMPLING)
+    near = correlation[np.arange(-half, half + 1) % size]
+    return np.asarray(near / (near.std() + 1e-30), np.float64)
 
 
-def _cut(sound: Sound, start: float, count: int) -> Floats:
-    """``count`` samples from the one nearest ``start``; silence where nothing was recorded."""
-    first = round((start - sound.start) * sound.rate)
-    out = np.zeros(count)
-    low, high = max(first, 0), min(first + count, len(sound.samples))
-    if low < high:
-        out[low - first : high - first] = sound.samples[low:high]
-    return out
+def fine_lags(rate: float) -> Floats:
+    """Seconds within ``FINE_REACH`` of a line, in steps of an upsampled sample."""
+    half = round(FINE_REACH * rate * _UPSAMPLING)
+    return np.arange(-half, half + 1) / (rate * _UPSAMPLING)
 
 
 def _phat(
-    a: Floats, b: Floats, rate: float, band: tuple[float, float], upsampling: int = 1
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    rate: float,
+    band: tuple[float, float],
+    upsampling: int = 1,
 ) -> tuple[Floats, int]:
     """GCC-PHAT and its period: at index k, ``a`` comes k (upsampled) samples later than ``b``."""
     size = next_fast_len(len(a) + len(b), real=True)
@@ -156,83 +142,11 @@ def _phat(
     return np.asarray(irfft(cross, size * upsampling), np.float64), size * upsampling
 
 
-def _coarse(reference: Sound, other: Sound, start: float, offsets: Floats) -> Floats:
-    """How strongly a window coincides about each offset, as nats; NaN in silence."""
-    rate, reach = reference.rate, float(offsets[-1])
-    count = round(_WINDOW_S * rate)
-    piece = _cut(reference, start, count)
-    # An offset o moves the other's time t to t + o, so the window's sound stands at start - o there.
-    wide = _cut(other, start - reach - _COARSE_STEP, count + 2 * round((reach + _COARSE_STEP) * rate))
-    if not piece.any() or not wide.any():
-        return np.full(len(offsets), np.nan)
-    correlation, size = _phat(piece * np.hanning(count), wide, rate, _COARSE_BAND)
-    strength = np.abs(correlation)
-    strength /= strength.std() + 1e-30
-    # piece begins (reach + step - o)·rate samples into wide, so it is earlier there by that many samples
-    middle = (reach + _COARSE_STEP - offsets) * rate
-    half = max(1, round(_COARSE_STEP * rate / 2))
-    index = np.rint(middle).astype(int)[:, None] + np.arange(-half, half + 1)
-    return np.asarray(strength[(-index) % size].max(axis=1) ** 2 / 2, np.float64)
-
-
-def _fine_lags(rate: float) -> Floats:
-    """Seconds within ``_FINE_REACH`` of a line, in steps of an upsampled sample."""
-    half = round(_FINE_REACH * rate * _UPSAMPLING)
-    return np.arange(-half, half + 1) / (rate * _UPSAMPLING)
-
-
-def _fine(reference: Sound, other: Sound, start: float, line: Line) -> Floats:
-    """Correlation at ``_fine_lags`` about the line, in standard deviations, the other read along the line."""
-    rate = reference.rate
-    count = round(_WINDOW_S * rate)
-    half = round(_FINE_REACH * rate * _UPSAMPLING)
-    first = round((start - reference.start) * rate)
-    piece = _cut(reference, start, count)
-    times = reference.start + (first + np.arange(count)) / rate
-    read = _read_at(other, times - (line.offset + line.drift * (times - line.at)))
-    if not piece.any() or not read.any():
-        return np.zeros(2 * half + 1)
-    taper = np.hanning(count)
-    correlation, size = _phat(piece * taper, read * taper, rate, _FINE_BAND, _UPSAMPLING)
-    near = correlation[np.arange(-half, half + 1) % size]
-    return np.asarray(near / (near.std() + 1e-30), np.float64)
-
-
-def _delays(fine: Floats, centres: Floats, common: Line, rate: float) -> Floats:
-    """What the line lacks at each window, seconds; NaN where the window does not agree with the others.
-
-    An echo may be louder than the direct sound in one window; over all of them the direct sound is loudest.
-    """
-    step, middle = 1 / (rate * _UPSAMPLING), fine.shape[1] // 2
-    out = np.full(len(fine), np.nan)
-    for i, row in enumerate(fine):
-        low, high = (
-            int(np.clip(round((common.offset_at(centres[i]) + d) / step) + middle, 1, len(row) - 2))
-            for d in (-_NEAR, _NEAR)
-        )
-        top = low + int(np.argmax(row[low : high + 1]))
-        if row[top] < max(_HEARD, _SHARE_OF_BEST * row.max()) or not low < top < high:
-            continue
-        left, peak, right = row[top - 1 : top + 2]
-        curvature = left - 2 * peak + right
-        shift = 0.5 * (left - right) / curvature if curvature < 0 else 0.0
-        out[i] = (top + shift - middle) * step
-    return out
-
-
-def _echo(fine: Floats, rate: float) -> float:
-    """The loudest of what lies beside the peak on the line, over that peak, in the windows' mean."""
-    mean = fine.mean(axis=0)
-    beside = np.abs(_fine_lags(rate)) > _NEAR
-    return float(np.abs(mean[beside]).max() / max(float(mean[~beside].max()), 1e-12))
-
-
 def _read_at(sound: Sound, times: Floats) -> Floats:
-    """Samples at any times inside, by cubic spline: true to a thousandth below a quarter of the rate."""
-    first = int(np.floor((times[0] - sound.start) * sound.rate)) - 8
-    count = int(np.ceil((times[-1] - times[0]) * sound.rate)) + 18
-    samples = _cut(sound, sound.start + first / sound.rate, count)
-    if not samples.any():
+    """Samples at any times, by cubic spline: true to a thousandth below a quarter of the rate."""
+    position = (times - sound.start) * sound.rate
+    inside = (position >= 0) & (position <= len(sound.samples) - 1)
+    if len(sound.samples) < 2 or not inside.any():
         return np.zeros(len(times))
-    position = (times - sound.start) * sound.rate - first
-    return np.asarray(CubicSpline(np.arange(count), samples)(position), np.float64)
+    spline = CubicSpline(np.arange(len(sound.samples)), sound.samples)
+    return np.asarray(np.where(inside, spline(position), 0.0), np.float64)

@@ -16,6 +16,8 @@ from align.transforms.sync.clocks import ClockRow
 from align.transforms.sync.gyro import GyroIntegral
 from align.transforms.sync.line import Line
 from align.transforms.sync.measure import Measured, Piece
+from align.transforms.sync.sound import MeasuredSound
+from align.transforms.sync.sound_match import SoundMatch
 
 Floats = NDArray[np.float64]
 
@@ -45,13 +47,44 @@ def recording_section(recording_id: str, found: Measured) -> str:
     )
 
 
+def set_section(set_id: str, reference: str, found: Sequence[MeasuredSound]) -> str:
+    """The HTML of a set of concurrent recordings."""
+    parts = []
+    for one in found:
+        rows = "".join(_row(r) for r in one.rows)
+        plots = "".join(_heard_offsets(p.match) for p in one.pieces if len(p.match.centres))
+        parts.append(
+            f"<h3>{escape(one.rows[0].recording_id)}</h3><table>{rows}</table>"
+            f'<div class="plots">{plots}</div>'
+        )
+    clock = f"the clock of {reference}" if reference else "no clock: nothing could be compared"
+    return (
+        f'<section id="set-{escape(set_id, quote=True)}"><h2>Set {escape(set_id)}: {escape(clock)}</h2>'
+        f"{''.join(parts)}</section>"
+    )
+
+
+def _heard_offsets(match: SoundMatch) -> str:
+    """Each window's own offset, and the line, from the recording's clock to the shared one."""
+    offsets, line = -match.offsets * 1e3, match.line
+    marks = [
+        (float(t), float(o), 0.0, _AGREES if agrees else _DIFFERS)
+        for t, o, agrees in zip(match.centres, offsets, match.agrees, strict=True)
+    ]
+    ends = match.centres[[0, -1]]
+    drawn = [] if line is None else [(ends, np.array([-line.offset_at(t) * 1e3 for t in ends]), "#0969da")]
+    shown = np.concatenate([offsets[match.agrees] if line is not None else offsets, *(c[1] for c in drawn)])
+    svg = _svg(drawn, marks, (float(shown.min()) - 1, float(shown.max()) + 1))
+    return _figure(svg, "offset per window, ms (green agrees, red does not) and the line, over seconds")
+
+
 def page(sections: Iterable[str], rows: Sequence[ClockRow]) -> str:
     """The whole page."""
     counts = {s: sum(r.status == s for r in rows) for s in _COLOURS}
     summary = " ".join(f"{_badge(s)} {n}" for s, n in counts.items())
     links = "".join(
         f'<tr><td>{_badge(r.status)}</td><td><a href="#{escape(r.recording_id, quote=True)}">'
-        f"{escape(r.recording_id)}</a></td><td>{escape(_figures(r))}</td></tr>"
+        f"{escape(r.recording_id)}</a></td><td>{escape(r.stream)}</td><td>{escape(_figures(r))}</td></tr>"
         for r in rows
     )
     return (

@@ -24,9 +24,23 @@ def ego4d_json(truth: Truth, files: list[MeasuredFile]) -> dict[str, Any]:
         "description": "synthetic recordings with known truth: see truth.json",
         "videos": [_video(truth.options, recording, found) for recording, found in pairs],
         "clips": [],
-        "concurrent_video_sets": [],
+        "concurrent_video_sets": _concurrent_sets(truth),
         "physical_settings": [],
     }
+
+
+def _concurrent_sets(truth: Truth) -> list[dict[str, Any]]:
+    """All recordings are of one event, or none; where each begins is known as from a clock on a wall."""
+    clocks = [(r.recording_id, r.event_clock) for r in truth.recordings if r.event_clock is not None]
+    videos = [
+        {
+            "concurrent_video_set_id": 1,
+            "video_uid": uid,
+            "video_start_offset_sec": float(round(clock.at(0) / NS)),
+        }
+        for uid, clock in clocks
+    ]
+    return [{"concurrent_video_set_id": 1, "valid": True, "videos": videos}] if videos else []
 
 
 def narration_json(truth: Truth) -> dict[str, Any]:

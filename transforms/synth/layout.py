@@ -22,7 +22,7 @@ from pyarrow import csv
 
 from align.schemas.errors import UsageError
 from align.schemas.time import NS, TimeSpan, seconds_to_ns
-from align.transforms.synth import media, motion, scene, sensors
+from align.transforms.synth import event, media, motion, scene, sensors
 from align.transforms.synth.clock import Rows, imu_clock, imu_rows, joints_ns, spans
 from align.transforms.synth.ego4d import ego4d_json, manifest_csv, narration_json
 from align.transforms.synth.options import SynthOptions
@@ -109,7 +109,8 @@ def _recording(
     redacted = tuple(TimeSpan(*(seconds_to_ns(float(t)) for t in pair)) for pair in options.redacted)
     flashes = _on_screen(plan.frame_times_ns, story.events_ns)
     pictures = _pictures(options, index, plan, story, camera, flashes, redacted, progress)
-    sound = iter(()) if index in options.no_audio else _sound(options, plan, sensors.voice(story))
+    voice = sensors.voice(story, event.scene(options, index) if options.event_offsets_s else None)
+    sound = iter(()) if index in options.no_audio else _sound(options, plan, voice)
     media.encode(path, options, plan, pictures, sound)
     found = media.measure(path)
     media.check(path, plan, found)
@@ -145,6 +146,7 @@ def _recording(
         activities=[asdict(a) for a in story.activities],
         motion={"kind": options.motion, **camera.as_dict()},
         camera=(fx, fy, cx, cy),
+        event_clock=event.event_clock(options, index),
     )
     return truth, found
 

@@ -58,6 +58,11 @@ class SynthOptions:
         no_narration: indices of recordings without narrations.
         motion: ``walking`` (the head sways with the steps), ``pan`` (20 °/s rms, mostly yaw), ``static``.
         foreground: an object moves on its own through the picture.
+        event_offsets_s: the recordings are of one event; where each one's time 0 stands on the event's clock.
+            They all hear the event instead of a tone of their own. The metadata state the offsets in whole
+            seconds.
+        event_drifts_ppm: by how much the event's clock gains on each recording's; none for no drift.
+        event_snr_db: how much louder the event is than each camera's own noise.
         seed: of everything that is drawn by lot.
     """
 
@@ -91,6 +96,9 @@ class SynthOptions:
     no_narration: tuple[int, ...] = ()
     motion: MotionKind = "walking"
     foreground: bool = False
+    event_offsets_s: tuple[float, ...] = ()
+    event_drifts_ppm: tuple[float, ...] = ()
+    event_snr_db: float = 20.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -102,9 +110,21 @@ class SynthOptions:
         _check(
             numbered, f"--no-audio, --no-imu, --no-narration: recordings are numbered 0 to {self.count - 1}"
         )
+        self._check_event()
         self._check_media()
         self._check_imu()
         self._check_spans()
+
+    def _check_event(self) -> None:
+        each = len(self.event_offsets_s) in (0, self.count)
+        _check(each, "--event-offset: none, or one for each recording")
+        drifts = len(self.event_drifts_ppm) in (0, len(self.event_offsets_s))
+        _check(drifts, "--event-drift: none, or one for each --event-offset")
+        _check(
+            all(abs(s) <= 3600 for s in self.event_offsets_s), "--event-offset must be within ±3600 seconds"
+        )
+        _check(all(abs(d) <= 1000 for d in self.event_drifts_ppm), "--event-drift must be within ±1000 ppm")
+        _check(-30 <= self.event_snr_db <= 100, "--event-snr must be between -30 and 100 dB")
 
     def _check_media(self) -> None:
         _check(0.1 <= self.duration_s <= 86_400, "--duration must be between 0.1 and 86400 seconds")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PPoly
 
 from align.schemas.time import NS
+from align.transforms.synth.event import Scene
 from align.transforms.synth.motion import Motion
 from align.transforms.synth.options import SynthOptions
 from align.transforms.synth.story import Story, affine, generator
@@ -90,18 +91,19 @@ class Sound:
         pitch: phase of the tone, rad, over seconds.
         tremolo: phase of its loudness, rad, over seconds.
         clicks_ns: centres of the clicks, ascending.
+        scene: what is heard instead of the tone; None for the tone.
     """
 
     pitch: PPoly
     tremolo: PPoly
     clicks_ns: tuple[int, ...]
+    scene: Scene | None = None
 
     def at(self, times_ns: NDArray[np.int64]) -> NDArray[np.int16]:
         """Samples at ascending instants, int16 [n], mono: a tone below 2 kHz, clicks around 4 kHz."""
-        seconds = times_ns / NS
-        phase = self.pitch(seconds)
-        loudness = 0.12 * (1 + 0.7 * np.sin(self.tremolo(seconds)))
-        wave = loudness * (np.sin(phase) + 0.4 * np.sin(2 * phase))
+        wave = (
+            self._tone(times_ns / NS) if self.scene is None else np.clip(self.scene.at(times_ns), -0.39, 0.39)
+        )
         reach = round(_REACH * CLICK_SIGMA_S * NS)
         first = bisect_left(self.clicks_ns, times_ns[0] - reach)
         last = bisect_right(self.clicks_ns, times_ns[-1] + reach)
@@ -110,12 +112,18 @@ class Sound:
             wave[near] += 0.6 * click((times_ns[near] - centre) / NS)
         return np.asarray(np.rint(wave * 32767), np.int16)
 
+    def _tone(self, seconds: Floats) -> Floats:
+        phase = self.pitch(seconds)
+        loudness = 0.12 * (1 + 0.7 * np.sin(self.tremolo(seconds)))
+        return np.asarray(loudness * (np.sin(phase) + 0.4 * np.sin(2 * phase)), np.float64)
 
-def voice(story: Story) -> Sound:
-    """The sound of a story."""
+
+def voice(story: Story, scene: Scene | None = None) -> Sound:
+    """The sound of a story; of an event that others hear too, where there is one."""
     turn = 2 * math.pi
     return Sound(
         affine(story.hue, turn * 660, turn * 220).antiderivative(),
         affine(story.pace, turn * 8, turn * 2).antiderivative(),
         story.events_ns,
+        scene,
     )

@@ -51,6 +51,7 @@ class RecordingTruth:
         activities: the course of the latents, as JSON values.
         motion: the rotation's parameters, as JSON values.
         camera: fx, fy, cx, cy in pixels.
+        event_clock: from the recording clock to that of the event that all recordings hear; None without one.
     """
 
     recording_id: str
@@ -69,6 +70,7 @@ class RecordingTruth:
     activities: list[dict[str, Any]]
     motion: dict[str, Any]
     camera: tuple[float, float, float, float]
+    event_clock: ClockMap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +124,15 @@ def _recording(values: dict[str, Any]) -> RecordingTruth:
     said = values["narrations"]
     typed = {
         "frame_times_ns": tuple(values["frame_times_ns"]),
-        "imu_clock": ClockMap(tuple(ClockPiece(**p) for p in values["imu_clock"]["pieces"])),
+        "imu_clock": _clock(values["imu_clock"]),
+        "event_clock": (heard := values.get("event_clock")) and _clock(heard),
         "joints_ns": tuple(values["joints_ns"]),
         "events": tuple(Event(**e) for e in values["events"]),
         "narrations": None if said is None else tuple((int(t), str(s)) for t, s in said),
         "camera": tuple(values["camera"]),
     }
     return RecordingTruth(**values | spans | typed)
+
+
+def _clock(values: dict[str, Any]) -> ClockMap:
+    return ClockMap(tuple(ClockPiece(**p) for p in values["pieces"]))
