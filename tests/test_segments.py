@@ -1,7 +1,6 @@
 import pickle
 from fractions import Fraction
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +8,6 @@ from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Narration, Recording, Stream
 from align.schemas.time import NS, TimeSpan
-from align.transforms.plan.cost import estimate
 from align.transforms.plan.segments import plan_segments
 from align.transforms.plan.windows import WindowPlan, plan_windows
 
@@ -97,42 +95,3 @@ def test_a_segment_of_ten_hours_is_a_small_reference():
     sizes = [len(pickle.dumps(s)) for s in plan_segments(recording(), media(10), plan, options)]
     assert len(sizes) == 120
     assert max(sizes) < 2000
-
-
-def test_cost_counts_the_frames_between_keyframe_and_target():
-    """By hand: targets at 2.5 and 7.5 s of one 8 s GOP need 7.5 s of frames and one start."""
-    cost = estimate(media(audio=False), (0, 5 * NS), AlignOptions())
-    decoded = 7.5 * 30 + 1 + 8
-    by_hand = decoded * 835 / 108_000 * 0.7 + 2 * (0.0016 + 0.0005) + 10 * 3 / 3600
-    assert cost.cpu_s == pytest.approx(by_hand, rel=1e-6)
-    assert cost.read_bytes == 10_000_000
-
-
-@pytest.mark.parametrize(("gop", "measured"), [(250, 448), (30, 111)])
-def test_the_model_agrees_with_the_measured_hour(gop, measured):
-    """CPU seconds of a whole job: an hour of 1080p30 H.264, one picture per 5 s."""
-    hour = media(gop_s=Fraction(gop, 30))
-    starts = range(0, 3595 * NS + 1, 5 * NS)
-    assert estimate(hour, starts, AlignOptions()).cpu_s == pytest.approx(measured, rel=0.1)
-
-
-def test_a_keyframe_at_each_target_costs_little():
-    grid = tuple(range(0, 3595 * NS, 5 * NS))
-    dense = media(gop_s=8)
-    anchored = plan_windows(
-        recording(), dense.video.span, dense.video.keyframes_ns, AlignOptions(anchor="keyframe")
-    )
-    per_window = estimate(dense, anchored.starts_ns, AlignOptions()).cpu_s / len(anchored.starts_ns)
-    assert per_window < 0.2 * estimate(dense, grid, AlignOptions()).cpu_s / len(grid)
-
-
-def test_cost_is_additive_over_distant_windows_and_without_an_index_assumes_long_gops():
-    a, b = (0, 5 * NS), (800 * NS, 805 * NS)
-    whole = estimate(media(), a + b, AlignOptions())
-    parts = [estimate(media(), part, AlignOptions()) for part in (a, b)]
-    assert whole.output_bytes == sum(part.output_bytes for part in parts)
-    assert (
-        estimate(media(gop_s=0), a, AlignOptions()).cpu_s > estimate(media(gop_s=1), a, AlignOptions()).cpu_s
-    )
-    assert estimate(media(), (), AlignOptions()).cpu_s == 0
-    assert estimate(MediaInfo("mov", None, None), (0,), AlignOptions()).output_bytes == 0

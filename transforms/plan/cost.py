@@ -16,20 +16,25 @@ from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS
 
-# CPU time, on cores that decode an hour of 1080p30 H.264 in 835 s with one thread.
-DECODE_S_PER_PIXEL = 835 / (3600 * 30 * 1920 * 1080)
-"""Full decode; 480p at GOP 8 gives the same figure per pixel. Other codecs are taken as H.264's equals."""
-SKIPPED_SHARE = 0.7
-"""Of a GOP's decoding, what is left when frames that nothing refers to are skipped (400 of 566 s)."""
-GOP_START_FRAMES = 8
-"""A keyframe and a decoder's restart cost as much as this many further frames: with it the model
-comes within 5 % of what a whole job was measured to take, at GOP 250 and at GOP 30."""
+# CPU time, on cores that decode an hour of 1080p30 H.264 of 6 Mbit/s in 580 s with one thread. Fitted to
+# H.264 of 0.25, 2 and 6 Mbit/s at 240p and 1080p with keyframes each 30, 60 and 250 frames, and to VP9.
+DECODE_S_PER_PIXEL = 1.45e-9
+DECODE_S_PER_BYTE = 95e-9
+"""Full decode of an average frame: its pixels, and the arithmetic decoder's work on its bytes."""
+KEYFRAME_FRAMES = 2
+"""A keyframe costs as much as so many average frames (1.3 to 3 were measured)."""
+SKIPPED_SHARE = 0.62
+"""Of the frames between a keyframe and a target, what is left when those that nothing refers to are skipped.
+Without B-frames there are none such, which no header tells; then it is more."""
+SKIPPING_CODECS = frozenset({"h264", "hevc"})
 RESIZE_S_PER_PIXEL = 0.0016 / (1920 * 1080)
-ENCODE_S_PER_PICTURE = 0.0005
+ENCODE_S_PER_PICTURE = 0.0012
+"""JPEG, and handing the picture on."""
 AUDIO_S_PER_S = 8.1 / 3600
 """AAC decoding and resampling to 16 kHz."""
-OTHER_S_PER_S = 3.0 / 3600
-"""Demuxing, IMU, writing."""
+READ_S_PER_BYTE = 3e-9
+OTHER_S_PER_S = 9.0 / 3600
+"""IMU, statistics, writing."""
 
 # Bytes written.
 JPEG_BYTES_PER_PIXEL = 0.25
@@ -74,12 +79,14 @@ def estimate(media: MediaInfo, starts_ns: Sequence[int], options: AlignOptions) 
     covered_s = _covered_ns(starts, options.window_ns) / NS
     video_s, needed_s = _video(media.video, starts, options)
     pictures = len(starts) * _pictures(options)
-    cpu_s = video_s + pictures * ENCODE_S_PER_PICTURE + covered_s * OTHER_S_PER_S
+    read_bytes = max(needed_s, covered_s) * media.video.bytes_per_s
+    cpu_s = video_s + pictures * ENCODE_S_PER_PICTURE
+    cpu_s += covered_s * OTHER_S_PER_S + read_bytes * READ_S_PER_BYTE
     if media.audio is not None:
         cpu_s += covered_s * AUDIO_S_PER_S
     return Cost(
         float(cpu_s),
-        int(max(needed_s, covered_s) * media.video.bytes_per_s),
+        int(read_bytes),
         len(starts) * _window_bytes(media, options),
     )
 
@@ -91,10 +98,16 @@ def _video(video: VideoInfo, starts: NDArray[np.int64], options: AlignOptions) -
     # Targets ascend, so the last one with a given keyframe is the furthest of its GOP.
     last = np.append(keyframes[1:] != keyframes[:-1], True)
     needed_s = float(np.maximum(targets[last] - keyframes[last], 0).sum()) / NS
-    frames = needed_s * NS / max(video.frame_ns, 1) + (1 + GOP_START_FRAMES) * int(np.count_nonzero(last))
-    pixels = video.width * video.height
-    cpu_s = frames * pixels * DECODE_S_PER_PIXEL * SKIPPED_SHARE + len(targets) * pixels * RESIZE_S_PER_PIXEL
-    return cpu_s, needed_s
+    share = SKIPPED_SHARE if video.codec in SKIPPING_CODECS else 1.0
+    frames = KEYFRAME_FRAMES * int(np.count_nonzero(last)) + share * needed_s * NS / max(video.frame_ns, 1)
+    resize_s = len(targets) * video.width * video.height * RESIZE_S_PER_PIXEL
+    return frames * full_decode_s(video) + resize_s, needed_s
+
+
+def full_decode_s(video: VideoInfo) -> float:
+    """CPU seconds that an average frame takes to decode."""
+    bytes_per_frame = video.bytes_per_s * video.frame_ns / NS
+    return video.width * video.height * DECODE_S_PER_PIXEL + bytes_per_frame * DECODE_S_PER_BYTE
 
 
 def _targets(starts: NDArray[np.int64], options: AlignOptions) -> NDArray[np.int64]:
