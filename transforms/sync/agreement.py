@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from align.transforms.sync.gyro import GyroIntegral
-from align.transforms.sync.line import MAX_DRIFT, TYPICAL_DRIFT, Line, find_line, fit_line
+from align.transforms.sync.joint import joint_line
+from align.transforms.sync.line import MAX_DRIFT, TYPICAL_DRIFT, Line, find_line, fit_line, scatter
 from align.transforms.sync.search import (
     Mapping,
     Window,
@@ -32,6 +33,8 @@ STEP = 0.01
 
 _NEAR = 0.015  # seconds from the line within which a window's best answer is the line's answer ...
 _NEAR_SIGMAS, _NEAR_MOST = 4.0, 0.04  # ... or within its own error, where slow motion blurs the answer
+_LEAST_TOGETHER = 3  # windows that agree, below which nothing is gained by fitting them at once
+_CONTRADICTED = 9.2  # squared standard errors between two lines: 1 % of true ones are further apart
 _ROUNDS = 2
 _FINE_REACH, _FINE_TILT, _FINE_STEP = (
     0.02,
@@ -143,22 +146,45 @@ def _refined(windows: list[Window], gyro: GyroIntegral, coarse: Line) -> tuple[L
     """The line, the common map, and each window's own offset beside the line."""
     centres = np.array([w.centre for w in windows])
     line = _finer(windows, gyro, coarse)
-    refined = None
     for _ in range(_ROUNDS):
         at = [line.offset_at(c) for c in centres]
-        mapping = learn_mapping(windows, gyro, at, line.drift)
-        if mapping is None:
+        learnt = learn_mapping(windows, gyro, at, line.drift)
+        if learnt is None:
             return None
+        mapping = learnt
         near = [refine_offset(w, gyro, o, line.drift, mapping) for w, o in zip(windows, at, strict=True)]
         offset, sigma = np.array(near).T
         with np.errstate(invalid="ignore"):
             close = np.isfinite(sigma) & (np.abs(offset - at) < _NEAR_MOST)
-        refined = line, mapping, near
         if not close.any():
-            return refined
+            return line, mapping, near
         line = fit_line(centres[close], offset[close], sigma[close])
-        refined = line, mapping, near
-    return refined
+    return _together(windows, gyro, line, offset, sigma) or line, mapping, near
+
+
+def _together(
+    windows: list[Window], gyro: GyroIntegral, line: Line, offset: Floats, sigma: Floats
+) -> Line | None:
+    """The line by all intervals at once, of windows that agree; None where it contradicts their own line.
+
+    What disturbs slow rotation (a picture that moves past, a gyro that warms up) leaves windows, each with a
+    bias of its own, nearly alone. So the sharper line must be one that the coarser one allows (Hausman 1978).
+    Its error grows with the scatter of the windows' own offsets about it.
+    """
+    centres = np.array([w.centre for w in windows])
+    with np.errstate(invalid="ignore"):
+        own = np.abs(offset - [line.offset_at(c) for c in centres])
+        good = own < np.maximum(_NEAR, np.minimum(_NEAR_SIGMAS * sigma, _NEAR_MOST))
+    if good.sum() < _LEAST_TOGETHER:
+        return None
+    found = joint_line([w for w, g in zip(windows, good, strict=True) if g], gyro, line)
+    if found is None:
+        return None
+    apart = np.array([found.offset - line.offset, found.drift - line.drift])
+    if apart @ np.linalg.solve(line.covariance, apart) > _CONTRADICTED:
+        return None
+    left = offset[good] - [found.offset_at(c) for c in centres[good]]
+    return replace(found, covariance=found.covariance * scatter(left, sigma[good]))
 
 
 def _finer(windows: list[Window], gyro: GyroIntegral, coarse: Line) -> Line:

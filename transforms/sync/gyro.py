@@ -80,6 +80,11 @@ class GyroIntegral:
         """Standard error of an integral over ``interval`` seconds from the rows' white noise, radians."""
         return float(self._walk * np.sqrt(interval))
 
+    def rate_noise(self, apart: Floats) -> Floats:
+        """Covariance of two rates ``apart`` seconds from each other by the rows' white noise, (rad/s)²."""
+        spread = self._walk**2 / (2 * np.sqrt(np.pi) * _SMOOTH_S)
+        return np.asarray(spread * np.exp(-((apart / (2 * _SMOOTH_S)) ** 2)), np.float64)
+
     def covers(self, start: Floats, end: Floats) -> NDArray[np.bool_]:
         """Whether each ``[start, end]`` (seconds) lies inside the rows and touches no gap."""
         good = (start >= 0.0) & (end <= (self.end_ns - self.origin_ns) / NS)

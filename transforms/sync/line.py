@@ -133,9 +133,21 @@ def fit_line(centres: Floats, offsets: Floats, sigmas: Floats) -> Line:
         left: Floats = np.abs(offsets - design @ solution) / sigma
         typical = max(float(np.median(left)), 1.0)
         weight = np.asarray(np.minimum(1.0, 2.0 * typical / np.maximum(left, 1e-12)) / sigma**2, np.float64)
-    left = offsets - design @ solution
-    # Scatter beyond the windows' own errors is error too. Few windows tell little of it: the count below the
-    # sum allows for that as Student's t does.
-    freedom = max(len(centres) - 2, 1)
-    excess = max(1.0, float((weight * left**2).sum()) / freedom) * (1 + 2 / freedom)
+    excess = scatter(offsets - design @ solution, sigmas, weight * sigma**2)
     return Line(at, float(solution[0]), float(solution[1]), np.linalg.inv(precision) * excess)
+
+
+def scatter(left: Floats, sigmas: Floats, weight: Floats | float = 1.0) -> float:
+    """By how much a line's variance grows for the windows' scatter about it, at least 1.
+
+    Scatter beyond the windows' own errors is error too. Few windows tell little of it: what is added to one
+    over the degrees of freedom allows for that, as Student's t does.
+
+    Args:
+        left: float64 [w], seconds, offsets less the line.
+        sigmas: float64 [w], seconds, their standard errors.
+        weight: of each, at most 1.
+    """
+    freedom = max(len(left) - 2, 1)
+    excess = float((weight * left**2 / np.hypot(sigmas, _FLOOR) ** 2).sum()) / freedom
+    return max(1.0, excess) * (1 + 2 / freedom)

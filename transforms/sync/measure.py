@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Look = Callable[[Sequence[TimeSpan]], list[list[Flow]]]
 """What moves where in each of some windows of the picture."""
 
-_SETTLED_S, _SETTLED_WINDOWS = 0.35e-3, 5  # a line known this well, by so many, needs no further look
+_SETTLED_S, _SETTLED_WINDOWS = 0.2e-3, 5  # a line known this well, by so many, needs no further look
 _HOPELESS = 0.3  # share of the seen rotation that is explained; a pair below it needs none either
 _JOINED_S = 1e-3  # lines that meet at a joint to within this, or within their errors, are one line
 _GAP_PERIODS = 3

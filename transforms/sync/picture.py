@@ -26,7 +26,10 @@ from align.transforms.sync.flow import WIDTH, Flow, Gray, follow, small_luma
 
 _SHORTEST_NS, _LONGEST_NS = 3 * NS, 12 * NS
 _PARTS = 12  # a short piece is cut into so many windows
-_FIRST_SHARE, _FIRST_LEAST, _FIRST_MOST = 0.4, 5, 40
+_FIRST_SHARE, _FIRST_LEAST, _FIRST_MOST = 0.25, 5, 40
+_ROUGHLY = {"skip_loop_filter": "all"}  # a tenth of the time, and flow needs no exact pixels
+_LONGEST_STEP_NS = 80_000_000  # from frame to frame where those no other refers to are passed over ...
+_WIDEST_STEP = 0.05  # ... and picture widths moved meanwhile, beyond which every frame is wanted
 _PLANAR_8_BIT = frozenset(
     {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray"}
 )
@@ -100,8 +103,15 @@ class _Look:
         self._video = video
         self._base = time_base(stream)
         self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        stream.codec_context.options = _ROUGHLY
+        self._skip_frames(True)
         self._frames = self._decoded()
         self._at_ns = video.span.start_ns
+
+    def _skip_frames(self, skipping: bool) -> None:
+        """Whether to pass over frames that no other refers to: a third of the time where there are any."""
+        self._skipping = skipping
+        self._stream.codec_context.skip_frame = "NONREF" if skipping else "DEFAULT"
 
     def flows(self, windows: Sequence[TimeSpan]) -> list[list[Flow]]:
         pending: tuple[int, Gray] | None = None
@@ -112,8 +122,14 @@ class _Look:
                 pending = None
             frames = [] if pending is None or not window.holds(pending[0]) else [pending]
             frames += list(self._until(window))
+            flows = follow(frames)
+            if self._skipping and _too_coarse(flows):
+                self._skip_frames(False)
+                self._seek(window.start_ns)
+                frames = list(self._until(window))
+                flows = follow(frames)
             pending = frames[-1] if frames else None
-            out.append(follow(frames))
+            out.append(flows)
         return out
 
     def _until(self, window: TimeSpan) -> Iterator[tuple[int, Gray]]:
@@ -158,6 +174,15 @@ class _Look:
                         yield time_ns, frame
         except av.error.FFmpegError:
             return
+
+
+def _too_coarse(flows: Sequence[Flow]) -> bool:
+    """Whether frames lie too far apart, in time or by what moves between them, for skipping any."""
+    if not flows:
+        return True
+    step = float(np.median([f.end_ns - f.start_ns for f in flows]))
+    moved = [float(np.median(np.linalg.norm(f.moved, axis=1))) for f in flows if len(f.at)]
+    return step > _LONGEST_STEP_NS or bool(moved and np.median(moved) > _WIDEST_STEP)
 
 
 def _luma(frame: VideoFrame, pixel_aspect: float) -> Gray:

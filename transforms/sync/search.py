@@ -214,13 +214,13 @@ def learn_mapping(
         gram = (x * weight[:, None]).T @ x
         gram += (1e-6 * np.trace(gram) + 1e-18) * np.eye(3)
         matrix = np.linalg.solve(gram, (x * weight[:, None]).T @ y)
-        weight = _robust_weight(y - x @ matrix)
+        weight = huber_weight(y - x @ matrix)
     left = (y - x @ matrix) * np.sqrt(weight)[:, None]
     covariance = left.T @ left / weight.sum() + 1e-14 * np.eye(3)
     return Mapping(matrix, np.linalg.inv(np.linalg.cholesky(covariance)).T)
 
 
-def _robust_weight(left: Floats) -> Floats:
+def huber_weight(left: Floats) -> Floats:
     """Huber-like weights of residuals [n, 3] by their length, knee at 2.5 median deviations."""
     size = np.linalg.norm(left, axis=1)
     knee = 2.5 * max(float(np.median(size)), 1e-12) / 1.538  # median of a chi distribution of 3 degrees
@@ -265,11 +265,11 @@ def refine_offset(
         keep = covered[0] > 0
         if keep.sum() < _LEAST_INTERVALS:
             return offset, float("inf")
-        slope = _offset_slope(window, gyro, offset, drift) @ mapping.matrix @ mapping.whiten
+        slope = offset_slope(window, gyro, offset, drift) @ mapping.matrix @ mapping.whiten
         left = (window.seen - turned[0] @ mapping.matrix) @ mapping.whiten
         left = without_bias(left[None], covered, length)[0]
         slope = without_bias(slope[None], covered, length)[0]
-        weight = _robust_weight(left)[:, None] * covered[0][:, None]
+        weight = huber_weight(left)[:, None] * covered[0][:, None]
         information = float((weight * slope**2).sum())
         if information <= 0:
             return offset, float("inf")
@@ -281,7 +281,8 @@ def refine_offset(
     return offset, sigma
 
 
-def _offset_slope(window: Window, gyro: GyroIntegral, offset: float, drift: float) -> Floats:
+def offset_slope(window: Window, gyro: GyroIntegral, offset: float, drift: float) -> Floats:
+    """By how much the gyro's rotation over each interval grows with the offset, rad/s [n, 3]."""
     start = window.start - drift * (window.start - window.centre) - offset
     end = window.end - drift * (window.end - window.centre) - offset
     return np.asarray(gyro.rate(start) - gyro.rate(end), np.float64)
