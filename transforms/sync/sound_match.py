@@ -49,7 +49,8 @@ _NEAR = 3e-4  # seconds from the line, where paths stay the same
 _HEARD = 3.0  # standard deviations by which a fine peak stands out ...
 _SHARE_OF_BEST = 0.6  # ... and its share of the window's highest
 _LIKE_BEST = 0.64  # evidence over that of a window's best offset from which the two cannot be told apart
-_BY_CHANCE = 18.0  # nats, 6 standard deviations: what the best of many comparisons stays below by accident
+_BY_CHANCE = 25.0  # nats, 7 standard deviations: windows of one sound are never so alike by accident ...
+_ALIKE = 0.1  # ... nor by so much of what they share with the other sound
 _RIVALRY = 0.8
 _ECHO = 0.55  # an echo this loud beside the common peak: in one room it misleads all windows alike
 _PEAK_SIGMA = 1e-5  # seconds; the scatter of the windows raises it where they deserve less
@@ -221,7 +222,7 @@ class _Search:
         """Whether what is heard in one window is heard in another: a loop fits wherever it starts anew."""
         chosen = np.unique(np.linspace(0, len(self.pieces) - 1, _MOST_COMPARED).round().astype(int))
         pairs = combinations([self.pieces[i] for i in chosen], 2)
-        least = max(_LIKE_BEST * evidence, _BY_CHANCE)
+        least = max(_ALIKE * evidence, _BY_CHANCE)
         return any(likeness(one, other) > least for one, other in pairs)
 
 
