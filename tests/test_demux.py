@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, MediaInfo
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
+from align.transforms import stages
 from align.transforms.read.audio_packets import PREROLL_NS, PREROLL_PACKETS, audio_range
 from align.transforms.read.demux import (
     WindowRequest,
@@ -35,6 +36,8 @@ CONTAINERS = {
     "mp3.avi": ["-c:v", "mpeg4", "-g", "50", "-bf", "0", "-c:a", "libmp3lame"],
     "flac.mkv": [*X264, "-g", "600", "-c:a", "flac"],
     "audio_ends_early.mp4": [*X264, "-g", "50", "-c:a", "aac", "-af", "atrim=0:20"],
+    "audio_hole.mp4": [*X264, "-g", "25", "-c:a", "aac", "-af", r"aselect=not(between(t\,20\,38))"],
+    "short_groups.mp4": [*X264, "-g", "10", "-c:a", "aac"],
 }  # fmt: skip
 SECONDS = 70
 
@@ -74,7 +77,8 @@ def truth(recording):
         for packet in container.demux(video, audio):
             if packet.stream is audio and packet.pts is not None:
                 start = ticks_to_ns(packet.pts, audio.time_base) - offset
-                sound.append((start, start + ticks_to_ns(packet.duration, audio.time_base), bytes(packet)))
+                length = min(ticks_to_ns(packet.duration, audio.time_base), NS)  # longer: a hole
+                sound.append((start, start + length, bytes(packet)))
             elif packet.stream is video:
                 for frame in packet.decode():
                     time = ticks_to_ns(frame.pts, video.time_base) - offset
@@ -123,6 +127,27 @@ def test_what_a_window_gets_does_not_depend_on_its_neighbours(recording):
     assert read(recording, REQUESTS[:4]) + read(recording, REQUESTS[4:]) == whole
     chosen = sorted(random.Random(3).sample(range(len(REQUESTS)), 5))
     assert read(recording, [REQUESTS[i] for i in chosen]) == [whole[i] for i in chosen]
+
+
+@pytest.mark.parametrize("offsets", [(0.5,), (0.02, 0.3, 0.98)])
+def test_a_contiguous_grid_equals_a_plain_pass(recording, truth, offsets):
+    frames, sound = truth
+    requests = [request_at(s, 5.0, offsets) for s in range(0, SECONDS, 5)]
+    starts, ends, data = zip(*sound, strict=True)
+    for request, (got, packets, error) in zip(requests, read(recording, requests), strict=True):
+        assert error == ""
+        assert got == expected_frames(frames, request.targets_ns)
+        assert [p for _, p in packets] == list(data[audio_range(starts, ends, request.audio)])
+
+
+@pytest.mark.parametrize("recording", ["short_groups.mp4"], indirect=True)
+def test_video_between_the_targets_of_an_mp4_is_stepped_over(recording):
+    media = probe_media(recording)
+    requests = [request_at(s, 5.0) for s in range(0, SECONDS, 5)]
+    stages.take()
+    got = read(recording, requests, media)
+    video = stages.take()["read.elements"] - len({pts for _, packets, _ in got for pts, _ in packets})
+    assert video < 0.6 * 25 * SECONDS
 
 
 def test_a_contiguous_grid_is_covered_to_the_end(short):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from av.audio.stream import AudioStream
 from av.packet import Packet
@@ -18,6 +18,9 @@ PREROLL_NS = NS // 4
 
 PREROLL_PACKETS = 4
 """At least so many packets before the window's audio, where the stream has them."""
+
+PREROLL_REACH_NS = NS
+"""None of these begins earlier before it: what precedes a hole serves nothing behind it."""
 
 _SWEEP = 64  # packets between two looks for those that no window will want
 
@@ -34,8 +37,8 @@ class AudioPackets:
     def __init__(self, stream: AudioStream, info: AudioInfo, wanted: Iterable[TimeSpan]) -> None:
         self.stream = stream
         self.end_ns = info.span.end_ns
-        self.last_ns = info.span.start_ns
-        self._length_ns = tick_clock(time_base(stream))
+        self._start_ns = self.last_ns = info.span.start_ns
+        self._length_ns = _packet_length(stream)
         self._wanted = deque(wanted)
         self._packets: deque[Packet[AudioStream]] = deque()
         self._starts: deque[int] = deque()
@@ -47,11 +50,11 @@ class AudioPackets:
         return self._reached_ns >= until_ns
 
     def need_ns(self) -> int | None:
-        """Where the next audio begins, pre-roll included; what is under way is needed now."""
-        for span in self._wanted:
-            if span.end_ns > self._reached_ns:
-                return max(span.start_ns - NS, min(self._reached_ns, span.start_ns))
-        return None
+        """Where the next span's packets begin, pre-roll included; once they have, the span itself."""
+        if not self._wanted:
+            return None
+        start = self._wanted[0].start_ns
+        return max(start - NS, min(self._reached_ns, start))
 
     def push(self, packet: Packet[AudioStream], start_ns: int) -> None:
         """Take the next packet, which stands at ``start_ns``; one without a time serves no window."""
@@ -74,7 +77,8 @@ class AudioPackets:
         self.reached(1 << 62)
 
     def restart(self) -> None:
-        """Packets go on elsewhere."""
+        """Packets go on elsewhere, from before the need."""
+        self._reached_ns = self._start_ns
         self._packets.clear()
         self._starts.clear()
         self._sweep_at = _SWEEP
@@ -83,8 +87,7 @@ class AudioPackets:
         """What serves the next span that was announced."""
         self._wanted.popleft()
         starts = list(self._starts)
-        lengths = (self._length_ns(p.duration or 0) for p in self._packets)
-        ends = [start + length for start, length in zip(starts, lengths, strict=True)]
+        ends = [start + self._length_ns(p) for start, p in zip(starts, self._packets, strict=True)]
         return tuple(self._packets)[audio_range(starts, ends, span)]
 
     def _forget(self) -> None:
@@ -95,11 +98,21 @@ class AudioPackets:
             self._starts.popleft()
 
 
+def _packet_length(stream: AudioStream) -> Callable[[Packet[AudioStream]], int]:
+    """How long a packet lasts, ns. The last one before a hole in an MP4 is given the hole's duration too."""
+    clock, frame = tick_clock(time_base(stream)), stream.codec_context.frame_size
+    if not frame or not stream.codec_context.sample_rate:
+        return lambda packet: clock(packet.duration or 0)
+    longest = max(NS, 2 * frame * NS // stream.codec_context.sample_rate)
+    return lambda packet: min(clock(packet.duration or 0), longest)
+
+
 def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan) -> slice:
     """Which packets serve a span of audio.
 
     The first is the earlier of: the first one that ends later than ``PREROLL_NS`` before the span, and the
-    one ``PREROLL_PACKETS`` before the first that reaches into it. The last is the first that begins at or
+    one ``PREROLL_PACKETS`` before the first that reaches into it; of packets that do not reach into it, none
+    that begins more than ``PREROLL_REACH_NS`` before it. The last is the first that begins at or
     after the span's end, for decoders that put out a block late. Where no packet reaches into the span, none
     serves it.
 
@@ -113,4 +126,5 @@ def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan
     after = bisect_left(starts_ns, span.end_ns)
     if inside >= after:
         return slice(0, 0)
-    return slice(max(0, min(settled, inside - PREROLL_PACKETS)), after + 1)
+    near = bisect_left(starts_ns, span.start_ns - PREROLL_REACH_NS)
+    return slice(min(max(near, min(settled, inside - PREROLL_PACKETS)), inside), after + 1)

@@ -252,6 +252,9 @@ class _Reader:
             self._wake_ns, self._is_landing = None, True
 
     def _seek_to_need(self) -> None:
+        """Go back for what was stepped over."""
+        if self._audio is not None:
+            self._audio.restart()
         need = self._need_ns()
         if need is not None:
             self._seek(need)
