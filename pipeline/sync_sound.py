@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from align.pipeline.storage import leaves, opener_for
 from align.schemas.errors import AlignError
@@ -46,6 +47,11 @@ class MeasuredSet:
     found: tuple[MeasuredSound, ...]
     failures: tuple[tuple[str, str], ...]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether any clock was measured."""
+        return any(row.is_known for one in self.found for row in one.rows)
+
 
 def concurrent_sets(recordings: Iterable[Recording]) -> tuple[ConcurrentSet, ...]:
     """The sets that some recordings belong to, by id."""
@@ -67,7 +73,7 @@ def _eligibility(recording: Recording) -> tuple[int, str]:
 def measure_set(
     item: ConcurrentSet, options: SyncOptions, root: str, *, allow_symlinks: bool = False
 ) -> MeasuredSet:
-    """Lead the clocks of a set's recordings to that of the first one that hears anything.
+    """Lead the clocks of a set's recordings to that of the first one that any other agrees with.
 
     A file that cannot be read costs its own recording.
 
@@ -79,7 +85,19 @@ def measure_set(
     """
     ears = {r.recording_id: _listener(r, root, allow_symlinks=allow_symlinks) for r in item.members}
     listeners = [ear for ear in ears.values() if isinstance(ear, Listener)]
-    reference = listeners[0] if len(listeners) > 1 else None
+    if len(listeners) < 2:
+        return _led_to(None, item, ears, options)
+    attempts = (_led_to(reference, item, ears, options) for reference in listeners)
+    first = next(attempts)
+    return next((a for a in chain([first], attempts) if a.is_known), first)
+
+
+def _led_to(
+    reference: Listener | None,
+    item: ConcurrentSet,
+    ears: Mapping[str, Listener | _Deaf],
+    options: SyncOptions,
+) -> MeasuredSet:
     found: list[MeasuredSound] = []
     failures: list[tuple[str, str]] = []
     for recording in item.members:
