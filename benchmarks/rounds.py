@@ -13,6 +13,8 @@ from pathlib import Path
 
 from benchmarks.measure import Usage, measure
 
+_MEASURED = ("align", "schemas", "transforms", "pipeline", "benchmarks/jobs.py", "benchmarks/recordings.py")
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -66,15 +68,16 @@ class Taken:
 
 
 def code_version() -> str:
-    """The commit, and whether the work tree differs from it."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "no commit"
+    """The last commit that touched what is measured, and whether the work tree differs from it."""
+    found = _git("log", "-1", "--format=%h", "--", *_MEASURED)
+    return f"{found or 'no commit'}{'-dirty' if _git('status', '--porcelain', '--', *_MEASURED) else ''}"
+
+
+def _git(*words: str) -> str:
+    folder = Path(__file__).parents[1]
+    return subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def left(taken: Taken, media: str, variants: Sequence[Variant], rounds: int) -> list[tuple[int, Variant]]:

@@ -92,7 +92,8 @@ def main() -> None:
     for codec in given.media.split(","):
         download = make(given.folder, codec, minutes, copies)
         options = {"peers": peers, "video2dataset": given.video2dataset, "memory": True}
-        rounds = given.rounds or (2 if given.short else _VP9_ROUNDS if codec == "vp9" else _ROUNDS)
+        usual = 2 if given.short else _VP9_ROUNDS if codec == "vp9" else _ROUNDS
+        rounds = usual if given.rounds is None else given.rounds
         plans.append((codec, download, list(v.compared(download, codec, **options)), rounds))
     seconds = sum(one.expected_s for c, _, all_, n in plans for _, one in left(taken, c, all_, n))
     print(f"about {timedelta(seconds=round(seconds))} on a quiet machine; load is {os.getloadavg()[0]:.1f}")
@@ -120,7 +121,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="one minute of media, two rounds, no peers")
-    parser.add_argument("--rounds", type=int, help="how often each variant is measured; peers: at most twice")
+    parser.add_argument("--rounds", type=int, help="at most so many; 0 shows what was measured")
     parser.add_argument("--media", default=",".join(CODECS), help=f"of {','.join(CODECS)}")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--video2dataset", default="", metavar="PYTHON", help="an interpreter that has it")
