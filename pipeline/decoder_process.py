@@ -21,9 +21,12 @@ from align.schemas.features import arrow_schema
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.wire import from_plain, to_plain
+from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage, take
 
 SAMPLE, FAULT, MEDIA, ERROR, DEFECT, DONE = (bytes([c]) for c in b"SFMEXD")
+
+_file = KeptFile()
 
 Reply = tuple[bytes, bytes]
 """Kind and payload of a frame."""
@@ -46,11 +49,13 @@ def read_segment(request: dict[str, Any]) -> Iterator[Reply]:
     options: AlignOptions = from_plain(AlignOptions, request["options"])
     schema = arrow_schema(options.audio_rate, options.imu_rate)
     opener = opener_for(segment.recording.video.uri)
-    for item in align_segment(segment, options, request["config_sha256"], opener):
+    for item in align_segment(segment, options, request["config_sha256"], opener, _file):
         if isinstance(item, Fault):
             yield FAULT, _json(to_plain(item))
         else:
             yield SAMPLE, to_batch(to_row(item), schema).serialize().to_pybytes()
+    if not request["keep_open"]:
+        _file.close()
 
 
 def probe(request: dict[str, Any]) -> Iterator[Reply]:

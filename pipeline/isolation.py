@@ -86,11 +86,14 @@ class Decoder:
         media: MediaInfo = from_plain(MediaInfo, json.loads(_only(MEDIA, replies)))
         return media
 
-    def samples(self, segment: Segment, options: Any, config_sha256: str) -> Iterator[pa.RecordBatch | Fault]:
+    def samples(
+        self, segment: Segment, options: Any, config_sha256: str, *, keep_open: bool = False
+    ) -> Iterator[pa.RecordBatch | Fault]:
         """The samples of a segment as rows: see :func:`align.transforms.align.segment.align_segment`.
 
-        Where the child is lost, the windows it had not delivered fail with ``decoder_crashed``,
-        ``decode_timeout`` or ``memory_limit``.
+        With ``keep_open`` the child keeps the media file open, as the next segment is of the same one. Where
+        the child is lost, the windows it had not delivered fail with ``decoder_crashed``, ``decode_timeout``
+        or ``memory_limit``.
         """
         schema = arrow_schema(options.audio_rate, options.imu_rate)
         video, done = segment.media.video, 0
@@ -100,6 +103,7 @@ class Decoder:
             "segment": to_plain(segment),
             "options": to_plain(options),
             "config_sha256": config_sha256,
+            "keep_open": keep_open,
         }
         try:
             for kind, payload in self._ask(request, memory):

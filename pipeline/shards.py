@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from importlib.metadata import version
+from itertools import zip_longest
 from typing import Any
 
 from align.pipeline.config import RunConfig, digest
@@ -118,22 +120,27 @@ def _without_places(plain: Any) -> Any:
     return [_without_places(value) for value in plain] if isinstance(plain, list) else plain
 
 
-def _counted(segments: Iterable[Segment], config: RunConfig, heartbeat: Heartbeat) -> Iterator[Item]:
-    for segment in segments:
-        for item in _items(segment, config):
-            heartbeat.add(**(lost_by([item]) if isinstance(item, Fault) else {"written": 1}))
-            yield item
+def _counted(segments: Sequence[Segment], config: RunConfig, heartbeat: Heartbeat) -> Iterator[Item]:
+    for item in _isolated(segments, config) if config.isolate else _here(segments, config):
+        heartbeat.add(**(lost_by([item]) if isinstance(item, Fault) else {"written": 1}))
+        yield item
 
 
-def _items(segment: Segment, config: RunConfig) -> Iterator[Item]:
-    if config.isolate:
+def _isolated(segments: Sequence[Segment], config: RunConfig) -> Iterator[Item]:
+    for segment, following in zip_longest(segments, segments[1:]):
+        same = following is not None and following.recording.video.uri == segment.recording.video.uri
         with borrow(config) as decoder:
-            yield from decoder.samples(segment, config.options, config.sample_sha256)
-    else:
-        from align.transforms.align.segment import align_segment  # heavy, and the child's own otherwise
+            yield from decoder.samples(segment, config.options, config.sample_sha256, keep_open=same)
 
-        opener = opener_for(segment.recording.video.uri)
-        yield from align_segment(segment, config.options, config.sample_sha256, opener)
+
+def _here(segments: Sequence[Segment], config: RunConfig) -> Iterator[Item]:
+    from align.transforms.align.segment import align_segment  # heavy, and the child's own otherwise
+    from align.transforms.read.kept_file import KeptFile
+
+    with closing(KeptFile()) as file:
+        for segment in segments:
+            opener = opener_for(segment.recording.video.uri)
+            yield from align_segment(segment, config.options, config.sample_sha256, opener, file)
 
 
 def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequence[Losses]) -> dict[str, Any]:

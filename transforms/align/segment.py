@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from typing import BinaryIO
+
+from av.container import InputContainer
 
 from align.schemas.errors import AlignError, Fault, Reason
 from align.schemas.options import AlignOptions
@@ -16,6 +18,7 @@ from align.transforms.align.window import ImuSource, WindowBuilder, anchor_time,
 from align.transforms.read.demux import WindowRequest, read_media
 from align.transforms.read.guard import open_media
 from align.transforms.read.imu_csv import read_imu
+from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage
 
 Opener = Callable[[str], BinaryIO]
@@ -25,7 +28,11 @@ _FAULTY = (Reason.DECODE_ERROR, Reason.INVALID)
 
 
 def align_segment(
-    segment: Segment, options: AlignOptions, config_sha256: str, opener: Opener | None = None
+    segment: Segment,
+    options: AlignOptions,
+    config_sha256: str,
+    opener: Opener | None = None,
+    file: KeptFile | None = None,
 ) -> Iterator[Sample | Fault]:
     """The samples of a segment's windows, in order; a window that gives none gives a fault.
 
@@ -36,10 +43,11 @@ def align_segment(
         options: what a window is and what is taken from it.
         config_sha256: names the configuration in each sample's provenance.
         opener: opens remote files; None reads local paths.
+        file: keeps the media file open for the next segment; without it, it is closed.
     """
     done = 0
     try:
-        for item in _samples(segment, options, config_sha256, opener):
+        for item in _samples(segment, options, config_sha256, opener, file):
             done += 1
             yield item
     except AlignError as error:
@@ -48,11 +56,11 @@ def align_segment(
 
 
 def _samples(
-    segment: Segment, options: AlignOptions, config_sha256: str, opener: Opener | None
+    segment: Segment, options: AlignOptions, config_sha256: str, opener: Opener | None, file: KeptFile | None
 ) -> Iterator[Sample | Fault]:
     requests = [_request(segment, window, options) for window in segment.windows]
     imu = _imu_source(segment, opener)
-    with closing(open_media(segment.recording.video.uri, opener=opener)) as container:
+    with _opened(segment.recording.video.uri, opener, file) as container:
         for media in read_media(container, segment.media, requests):
             builder = WindowBuilder(segment, options, media, imu, config_sha256)
             count("align", 1)
@@ -60,6 +68,10 @@ def _samples(
                 yield _unless_required(builder.sample(), options.require)
             except AlignError as error:
                 yield _failed(segment, media.request.window.start_ns, error)
+
+
+def _opened(uri: str, opener: Opener | None, file: KeptFile | None) -> AbstractContextManager[InputContainer]:
+    return closing(open_media(uri, opener=opener)) if file is None else file.open(uri, opener)
 
 
 def _request(segment: Segment, window: TimeSpan, options: AlignOptions) -> WindowRequest:
