@@ -21,11 +21,14 @@ from align.transforms.read.guard import Opener, open_media
 from align.transforms.read.probe import clock_offset_ns
 from align.transforms.sync.clocks import ClockRow
 from align.transforms.sync.gcc_phat import COARSE_RATE, Sound
-from align.transforms.sync.sound_match import Hear, SoundMatch, heard, match
+from align.transforms.sync.sound_match import SoundMatch, heard, match
+from align.transforms.sync.sound_search import Hear
 from align.transforms.sync.verdict import SyncOptions
 
 _PIECE_NS = 20 * 60 * NS
 """A quartz follows the room's temperature: over much longer its drift is no straight line to 0.1 ms."""
+
+_FARTHEST_S = 60.0  # on both sides: what is searched is held in memory
 
 _LISTENED, _LISTEN_NS = 7, 4 * NS
 
@@ -125,7 +128,8 @@ def measure_sound(
         own: the recording.
         reference: the other one.
         expected_ns: what the metadata adds to the recording's times to stand on the other's clock.
-        options: ``reach_s`` on both sides of it is searched; beyond ``threshold_s`` it is ``corrected``.
+        options: ``reach_s``, at most 60, is searched on both sides; off by more than ``threshold_s`` means
+            ``corrected``.
     """
     found = _measured(own, reference, expected_ns, expected_ns, options)
     if any(r.is_known for r in found.rows) or 2 * abs(expected_ns) < options.reach_s * NS:
@@ -160,7 +164,9 @@ def _matched(
     own: Listener, reference: Listener, span: TimeSpan, around_ns: int, options: SyncOptions
 ) -> SoundMatch:
     ends = span.start_ns / NS, span.end_ns / NS
-    return match(own.hear, reference.hear, *ends, expected=-around_ns / NS, reach=options.reach_s)
+    return match(
+        own.hear, reference.hear, *ends, expected=-around_ns / NS, reach=min(options.reach_s, _FARTHEST_S)
+    )
 
 
 def _evenly(span: TimeSpan) -> list[TimeSpan]:
