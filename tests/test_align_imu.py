@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import firwin, kaiser_beta
 
 from align.schemas.media import ImuTrack
 from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
+from align.transforms.align import imu
 from align.transforms.align.imu import window_imu
 from align.transforms.align.margins import IMU_MARGIN_NS
 from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
@@ -277,3 +279,12 @@ def test_a_real_walk_passes_through_its_rows():
     at = (track.accl_ns[inside] - window.start_ns) / NS
     back = np.interp(at, np.arange(24_000) / 4_000, out.imu.values[5])
     assert db(back - track.accl[inside][:, 2], track.accl[inside][:, 2] - 9.8) < -30
+
+
+@pytest.mark.parametrize(("rate", "factor"), [(200, 3), (50, 8), (100, 4), (20, 20)])
+def test_the_low_pass_is_the_one_that_scipy_designs(rate, factor):
+    taps = imu._low_pass(rate, factor)
+    width = (100.0 - 7.95) / (2.285 * 2 * np.pi * (len(taps) - 1) / factor)  # Kaiser's formula
+    cutoff = max(0.5 - width / 2, 0.25)
+    designed = firwin(len(taps), cutoff, window=("kaiser", kaiser_beta(100.0)), fs=factor)
+    np.testing.assert_allclose(taps, designed, rtol=0, atol=1e-15)
