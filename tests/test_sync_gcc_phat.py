@@ -150,6 +150,12 @@ def test_unlike_voices_are_refuted():
     assert match_sounds(here, other).status == "refuted"
 
 
+def test_what_is_too_short_for_its_offset_is_not_refuted():
+    here, there = two_rooms(4, 17, 4.9, 0.0)  # three windows coincide
+    found = match_sounds(here, there)
+    assert found.status == "unobservable", found.reason
+
+
 def test_beyond_the_reach_nothing_is_verified():
     assert match_sounds(*two_rooms(6, 40, 4.0, 0.0), reach=2.0).line is None
 

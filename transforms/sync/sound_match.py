@@ -134,7 +134,9 @@ def _judged(found: Candidate, close: CloseLook, reach: float) -> SoundMatch:
         alike = int((search.likeness(found.line) >= LIKE_BEST).sum()) >= needed
         if alike and found.rivalry > _RIVALRY:
             return told("unobservable", "the sound repeats itself: many offsets fit alike")
-        if number <= max(2, _UNHEARD * count):
+        # By an offset of all the reach, so many windows at one end have nothing to agree with.
+        spare = int(np.ceil(reach / WINDOW_S)) + 1
+        if number <= max(2, _UNHEARD * count) and count >= LEAST_WINDOWS + spare:
             return told("refuted", f"both are heard, but within ±{reach:g} s only {of}")
         return told("unobservable", f"only {of}")
     evidence = float(np.median(search.curves.max(axis=1)[agrees]))
