@@ -1,9 +1,11 @@
-"""The trial rig of ``align sync``: rendered truth, foreign gyros and clocks out of reach, as one table.
+"""The trial rig of ``align sync``: rendered truth, and pairs that must not be believed, as tables.
 
-    python -m benchmarks.sync_trials FOLDER [--count 5] [--duration 40] [--pairs 500] [--processes 2]
+    python -m benchmarks.sync_trials FOLDER [--count 5] [--duration 40] [--fresh 4] [--pairs 500]
 
 Renders recordings below FOLDER once (minutes), twice as many pans as of other kinds: they look alike most.
-Follows their flow once, and pairs pictures with many gyros.
+Follows their flow once, and pairs pictures with many gyros: their own; gyros of the same motion with other
+noise, offsets and drifts (``--fresh`` for each picture); those of other recordings; their own out of reach;
+and pictures whose path was smoothed, as electronic stabilisation does, with the gyro that was not.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -28,8 +30,12 @@ from align.transforms.sync.flow import Flow
 from align.transforms.sync.measure import Measured, measure_imu, moved
 from align.transforms.sync.picture import look
 from align.transforms.sync.verdict import SyncOptions
+from align.transforms.synth.clock import imu_clock, imu_rows
 from align.transforms.synth.layout import synthesize
+from align.transforms.synth.motion import Motion, move
 from align.transforms.synth.options import SynthOptions
+from align.transforms.synth.sensors import inertial
+from align.transforms.synth.story import Story, tell
 from align.transforms.synth.truth import RecordingTruth, read_truth
 
 NOISY = {"gyro_noise": 0.01, "gyro_bias": (0.01, -0.02, 0.005)}
@@ -69,6 +75,14 @@ LONE = {
     "static": {"seed": 16, "motion": "static", **NOISY},
 }
 """Measured too, half as many of each, but not paired with others."""
+STABILISED = {
+    f"{motion}, smoothed over {sigma} s": {"seed": 30, "motion": motion, "stabilised_s": sigma, **NOISY}
+    for motion in ("walking", "pan")
+    for sigma in (0.2, 0.5, 1.0, 3.0)
+}
+"""Pictures that do not show what their gyros hold; half as many of each."""
+BEYOND_S = (5.4, 9.0, -6.0, -12.0, 17.0)
+"""Clocks out of a reach of 5 s."""
 
 
 @dataclass
@@ -80,6 +94,7 @@ class Trial:
     video: VideoInfo
     imu: ImuTrack
     truth: RecordingTruth
+    options: SynthOptions
     seen: dict[TimeSpan, list[Flow]] = field(default_factory=dict)
     cpu_s: float = 0.0
 
@@ -104,52 +119,101 @@ class Trial:
             self.video.keyframes_ns,
         )
 
+    def motion(self) -> tuple[Story, Motion]:
+        """What the camera did."""
+        story = tell(self.options, self.truth.index)
+        return story, move(self.options, self.truth.index, story)
+
+    def renewed(self, number: int) -> tuple[ImuTrack, ClockMap]:
+        """Another gyro of the same motion: its noise, offset (±2 s) and drift (±200 ppm) are new."""
+        rng = np.random.default_rng([number, self.truth.index, self.options.seed])
+        offset, drift = float(rng.uniform(-2, 2)), float(rng.uniform(-200, 200))
+        seed = int(rng.integers(1 << 30))
+        options = replace(self.options, seed=seed, imu_offset_s=offset, imu_drift_ppm=drift)
+        rows = imu_rows(options, self.truth.index, self.video.span.start_ns, self.video.span.end_ns)
+        values = inertial(rows.true_ns, options, self.truth.index, *self.motion())
+        track = ImuTrack(rows.written_ns, values[:, :3], rows.written_ns, values[:, 3:], 200.0, 200.0)
+        return track, imu_clock(options)
+
+    def bound(self) -> tuple[float, float]:
+        """Least standard errors that gyro noise alone allows: offset at the ends (s), drift.
+
+        White noise of density S beside a rate ω(t + offset + drift·t): the inverse of Fisher's information
+        1/S · ∫ |dω/dt|² (1, t)ᵀ(1, t) dt.
+        """
+        step = 0.01
+        span = self.video.span
+        seconds = np.arange(span.start_ns / NS, span.end_ns / NS, step)
+        rate = self.motion()[1].angular_velocity(seconds)
+        power = (np.gradient(rate, step, axis=0) ** 2).sum(axis=1)
+        since = np.stack([np.ones_like(seconds), seconds - seconds.mean()])
+        density = self.options.gyro_noise**2 / self.options.imu_rate_hz
+        covariance = density * np.linalg.inv((since * power) @ since.T * step)
+        ends = [float(np.sqrt(since[:, k] @ covariance @ since[:, k])) for k in (0, -1)]
+        return max(ends), float(np.sqrt(covariance[1, 1]))
+
 
 def load(folder: Path, kind: str) -> list[Trial]:
     out = []
-    for truth in read_truth(folder).recordings:
+    whole = read_truth(folder)
+    for truth in whole.recordings:
         uri = str(folder / "v2/full_scale" / f"{truth.recording_id}.mp4")
         table = str(folder / "v2/imu" / f"{truth.recording_id}.csv")
         video, survey = probe_media(uri).video, survey_imu(table)
         if video is None:
             raise ValueError(f"{uri} holds no video")
         imu = read_imu(table, imu_range(survey, survey.span), ClockMap(), survey.span)
-        out.append(Trial(kind, uri, video, imu, truth))
+        out.append(Trial(kind, uri, video, imu, truth, whole.options))
     return out
 
 
-def worst_error_ms(trial: Trial, found: Measured) -> float:
+def worst_error_ms(trial: Trial, found: Measured, imu: ImuTrack, clock: ClockMap) -> float:
     """Greatest difference from the true clock at any instant of the video."""
-    rows = trial.imu.gyro_ns[::20]
-    true = trial.truth.imu_clock.to_recording(rows)
+    rows = imu.gyro_ns[::20]
+    true = clock.to_recording(rows)
     inside = (true >= trial.video.span.start_ns) & (true < trial.video.span.end_ns)
     return float(np.abs(clock_map(found.rows).to_recording(rows) - true)[inside].max()) / 1e6
 
 
-def matched(trials: list[Trial]) -> None:
-    print("| recordings | known | worst error ms, median / max | in 3σ | drift ppm, max | CPU s a minute |")
+def matched(trials: list[Trial], fresh: int) -> None:
+    """Own gyros, then fresh ones: what is found of what is true."""
+    names = "recordings | known | worst error ms: median / 95 % / max | in 3σ | drift error ppm: median / max"
+    print(f"| {names} | s looked at | bound: σ ms, ppm | CPU s a minute |")
     for kind in KINDS | LONE:
         mine = [t for t in trials if t.kind == kind]
-        begin = time.process_time()
-        found = [(t, t.measured(t.imu)) for t in mine]
-        minutes = sum(t.video.span.length_ns for t in mine) / NS / 60
-        cpu = (time.process_time() - begin) / minutes
-        known = [(t, m) for t, m in found if all(r.is_known for r in m.rows)]
-        errors = [worst_error_ms(t, m) for t, m in known]
-        honest = [
-            e <= 3e-6 * max(r.sigma_ns or 0 for r in m.rows) for e, (_, m) in zip(errors, known, strict=True)
-        ]
-        drift = [abs((m.rows[0].drift_ppm or 0) - t.truth.imu_clock.pieces[0].drift_ppm) for t, m in known]
-        figures = (
-            f"{np.median(errors):.2f} / {max(errors):.2f} | {sum(honest)} of {len(honest)} | {max(drift):.1f}"
-            if known
-            else "- | - | -"
-        )
-        print(f"| {kind} | {len(known)} of {len(mine)} | {figures} | {cpu:.1f} |", flush=True)
+        print(_row(kind, [(t, t.imu, t.truth.imu_clock) for t in mine]), flush=True)
+        if fresh and kind in KINDS:
+            pairs = [(t, *t.renewed(k)) for t in mine for k in range(fresh)]
+            print(_row(f"{kind}, fresh gyros", pairs), flush=True)
+
+
+def _row(name: str, pairs: list[tuple[Trial, ImuTrack, ClockMap]]) -> str:
+    begin = time.process_time()
+    found = [(t, t.measured(imu), imu, clock) for t, imu, clock in pairs]
+    cpu = (time.process_time() - begin) / (sum(t.video.span.length_ns for t, _, _ in pairs) / NS / 60)
+    known = [f for f in found if all(r.is_known for r in f[1].rows)]
+    if not known:
+        return f"| {name} | 0 of {len(found)} | - | - | - | - | - | {cpu:.1f} |"
+    error = np.array([worst_error_ms(*f) for f in known])
+    sigma = np.array([max(r.sigma_ns or 0 for r in m.rows) / 1e6 for _, m, _, _ in known])
+    drift = np.abs([(m.rows[0].drift_ppm or 0) - c.pieces[0].drift_ppm for _, m, _, c in known])
+    seen = np.median([m.seconds_seen for _, m, _, _ in known])
+    ends, slope = np.median([t.bound() for t, _, _, _ in known], axis=0)
+    cells = (
+        name,
+        f"{len(known)} of {len(found)}",
+        f"{np.median(error):.2f} / {np.quantile(error, 0.95):.2f} / {error.max():.2f}",
+        f"{(error <= 3 * sigma).sum()} of {len(error)}",
+        f"{np.median(drift):.1f} / {drift.max():.1f}",
+        f"{seen:.0f}",
+        f"{ends * 1e3:.2f}, {slope * 1e6:.1f}",
+        f"{cpu:.1f}",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 _FORKED: list[Trial] = []
-"""What the processes of :func:`foreign` inherit: flow is followed once, before they part."""
+"""What the processes of :func:`unbelievable` inherit: flow is followed once, before they part."""
 
 
 def _judged(pair: tuple[int, int, int]) -> tuple[tuple[int, int, int], ClockRow]:
@@ -158,22 +222,27 @@ def _judged(pair: tuple[int, int, int]) -> tuple[tuple[int, int, int], ClockRow]
     return pair, next((r for r in found.rows if r.is_known), found.rows[0])
 
 
-def foreign(trials: list[Trial], count: int, processes: int) -> None:
-    """Pictures with the gyros of other recordings, and with their own out of reach."""
-    every = range(len(trials))
-    pairs = [(a, b, 0) for a in every for b in every if a != b]
-    pairs += [(a, a, s * NS) for a in every for s in (9, -12, 17)]
-    np.random.default_rng(1).shuffle(pairs)
-    verdicts: Counter[str] = Counter()
+def unbelievable(trials: list[Trial], count: int, processes: int) -> None:
+    """Pairs none of which may be verified: ``count``, as many as there are of the rarer sorts first."""
+    plain = [i for i, t in enumerate(trials) if t.kind in KINDS]
+    smooth = [i for i, t in enumerate(trials) if t.kind in STABILISED]
+    sorts = {(i, i, 0): "stabilised" for i in smooth}
+    sorts |= {(i, i, round(s * NS)): "out of reach" for i in plain for s in BEYOND_S}
+    others = [(a, b, 0) for a in plain + smooth for b in plain if a != b]
+    np.random.default_rng(1).shuffle(others)
+    sorts |= dict.fromkeys(map(tuple, others[: max(0, count - len(sorts))]), "foreign")
+    verdicts: dict[str, Counter[str]] = {sort: Counter() for sort in sorts.values()}
     _FORKED[:] = trials
     with multiprocessing.get_context("fork").Pool(processes) as pool:
-        for (a, b, shift), row in pool.imap_unordered(_judged, pairs[:count]):
-            verdicts.update([row.status])
+        for done, (pair, row) in enumerate(pool.imap_unordered(_judged, sorts), start=1):
+            verdicts[sorts[pair]].update([row.status])
             if row.is_known:
-                print("FALSE:", trials[a].truth.recording_id, trials[b].truth.recording_id, shift, row)
-            if verdicts.total() % 50 == 0:
-                print(f"{verdicts.total()} pairs: {dict(verdicts)}", flush=True)
-    print(f"foreign or out of reach, {verdicts.total()} pairs: {dict(verdicts)}")
+                kinds = trials[pair[0]].kind, trials[pair[1]].kind
+                print(f"FALSE ({sorts[pair]}): {kinds}, {pair[2] / NS:g} s, {row}")
+            if done % 50 == 0:
+                print(f"{done} pairs so far", flush=True)
+    for sort, seen in verdicts.items():
+        print(f"{sort}, {seen.total()} pairs: {dict(seen)}")
 
 
 def main() -> None:
@@ -181,22 +250,22 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=5)
     parser.add_argument("--duration", type=float, default=40.0)
+    parser.add_argument("--fresh", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     cv2.setNumThreads(1)  # its threads do not survive a fork
     trials: list[Trial] = []
-    for kind, options in (KINDS | LONE).items():
+    for kind, options in (KINDS | LONE | STABILISED).items():
         folder = asked.folder / kind.replace(", ", "-")
         if not (folder / "truth.json").exists():
-            count = (
-                asked.count * 2 if kind == "pan" else asked.count if kind in KINDS else -(-asked.count // 2)
-            )
-            asked_for = {"count": count, "duration_s": asked.duration, "width": 320, "height": 180, **options}
+            count = asked.count if kind in KINDS else -(-asked.count // 2)
+            asked_for = {"duration_s": asked.duration, "width": 320, "height": 180, **options}
+            asked_for["count"] = 2 * count if kind == "pan" else count
             synthesize(folder, SynthOptions(**asked_for))  # type: ignore[arg-type]
         trials += load(folder, kind)
-    matched(trials)
-    foreign([t for t in trials if t.kind in KINDS], asked.pairs, asked.processes)
+    matched(trials, asked.fresh)
+    unbelievable(trials, asked.pairs, asked.processes)
 
 
 if __name__ == "__main__":

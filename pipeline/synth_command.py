@@ -74,6 +74,13 @@ _NUMBERED: dict[str, Any] = {"type": int, "multiple": True, "metavar": "INDEX"}
     help="How the camera turns; pan is 20°/s rms.",
 )
 @click.option("--foreground", is_flag=True, help="An object moves through the picture on its own.")
+@click.option(
+    "--stabilised",
+    "stabilised_s",
+    type=float,
+    default=0.0,
+    help="The picture is steadied over so many s.",
+)
 @click.option("--size", type=_Size(), default="640x360", help="Picture size in pixels.")
 @click.option("--fps", type=_Rate(), default="30", help="Frames per second, e.g. 30000/1001.")
 @click.option("--codec", type=click.Choice(["h264", "vp9"]), default="h264", help="Video codec.")

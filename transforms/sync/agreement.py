@@ -45,6 +45,8 @@ _TILTS = 81
 _UNKNOWN = np.diag([1.0, 1e-6])  # of (offset, drift), where no window could refine them
 _TELLING = 8.0  # times its noise from which an axis must be explained too
 _SMOOTH_S = 0.15  # Gaussian that parts slow from quick motion: about 1 Hz
+_HALF_POWER = 0.13  # of a Gaussian's standard deviation times the frequency whose power it halves
+_MOST_NOISE = 0.5  # share of the gyro's noise in its quick motion beyond which that tells nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Agreement:
         unexplained: what is left, root mean square, in standard errors of picture and gyro.
         quick_gain: gain of quick motion (above some 1 Hz) over that of slow motion: 1 for a camera that shows
             what it records, near 0 for a picture that was stabilised, NaN where there is too little of it.
+        own_gain: the same, parted at the motion's own frequency: what smooths a slow motion shows only there.
         axes: principal axes that turn well above noise.
         swings: how often the rotation turns round, about: the fewer, the likelier two motions look alike.
     """
@@ -100,6 +103,7 @@ class Agreement:
     weakest: float
     unexplained: float
     quick_gain: float
+    own_gain: float
     axes: int
     swings: float
 
@@ -125,6 +129,8 @@ def find_agreement(
     turned, seen = _side_by_side(windows, gyro, line, mapping)
     left = seen - turned
     shares = _shares(seen, left, float(np.median([w.noise for w in windows])))
+    swings, seconds = _swings(windows, gyro, line, mapping)
+    own_s = _HALF_POWER * 2 * seconds / max(swings, 1.0)
     return Agreement(
         line,
         mapping,
@@ -133,9 +139,10 @@ def find_agreement(
         1.0 - float((left**2).sum()) / max(float((seen**2).sum()), 1e-30),
         min(shares, default=1.0),
         _unexplained(left, windows, gyro),
-        _quick_gain(windows, gyro, line, mapping),
+        _quick_gain(windows, gyro, line, mapping, _SMOOTH_S),
+        _quick_gain(windows, gyro, line, mapping, own_s),
         len(shares),
-        _swings(windows, gyro, line, mapping),
+        swings,
     )
 
 
@@ -280,22 +287,29 @@ def _shares(seen: Floats, left: Floats, noise: float) -> list[float]:
     return [float(share) for share in 1 - rest[told] / power[told]]
 
 
-def _swings(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> float:
-    """Twice the root mean square frequency of the predicted rotation, times how long it is seen.
+def _swings(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> tuple[float, float]:
+    """Twice the root mean square frequency of the predicted rotation, times how long it is seen; and that.
 
     The frequency of zero crossings of Gaussian noise (Rice 1944), from the power of the derivative.
     """
     power = slope = seconds = 0.0
     for window in windows:
-        turned, _ = predicted_and_seen(window, gyro, line, mapping)
+        turned, _, step = _rates(window, gyro, line, mapping)
         if len(turned) < 20:
             continue
-        step = float(np.median(window.end - window.start))
         smooth = gaussian_filter1d(turned, _SMOOTH_S / 3 / step, axis=0)
         power += float(((smooth - smooth.mean(axis=0)) ** 2).sum())
         slope += float((np.diff(smooth, axis=0) ** 2).sum()) / step**2
         seconds += len(turned) * step
-    return seconds * float(np.sqrt(slope / power)) / np.pi if power else 0.0
+    return seconds * float(np.sqrt(slope / power)) / np.pi if power else 0.0, seconds
+
+
+def _rates(window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping) -> tuple[Floats, Floats, float]:
+    """:func:`predicted_and_seen` per second, for intervals differ in length, and their mean length."""
+    turned, seen = predicted_and_seen(window, gyro, line, mapping)
+    _, covered = gyro_rotation(window, gyro, np.array([line.offset_at(window.centre)]), line.drift)
+    length = (window.end - window.start)[covered[0] > 0, None]
+    return turned / length, seen / length, float(length.mean()) if len(length) else 0.0
 
 
 def _unexplained(left: Floats, windows: list[Window], gyro: GyroIntegral) -> float:
@@ -304,22 +318,31 @@ def _unexplained(left: Floats, windows: list[Window], gyro: GyroIntegral) -> flo
     return float(left.std() / max(float(error), 1e-12)) if len(left) else 0.0
 
 
-def _quick_gain(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> float:
-    """Gain of the quick over that of the slow part of the predicted rotation, in what was seen."""
-    slow_quick, seen = [], []
+def _quick_gain(
+    windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping, parted_s: float
+) -> float:
+    """Gain of the quick over that of the slow part of the predicted rotation, in what was seen.
+
+    ``parted_s`` is the standard deviation of the Gaussian that leaves the slow part. The gyro's own noise is
+    quick, and no picture shows it: where it is not much less than the motion, nothing is said.
+    """
+    slow_quick, seen, noise, steps = [], [], [], []
     for window in windows:
-        turned, by_picture = predicted_and_seen(window, gyro, line, mapping)
+        turned, by_picture, step = _rates(window, gyro, line, mapping)
         if len(turned) < 20:
             continue
-        step = float(np.median(window.end - window.start))
-        slow = gaussian_filter1d(turned, _SMOOTH_S / step, axis=0)
+        slow = gaussian_filter1d(turned, parted_s / step, axis=0)
         slow_quick.append(np.stack([slow.ravel(), (turned - slow).ravel()], axis=1))
         seen.append(by_picture.ravel())
+        noise.append(window.noise / step)
+        steps.append(step)
     if not seen:
         return float("nan")
     parts, picture = np.concatenate(slow_quick), np.concatenate(seen)
-    noise = float(np.median([w.noise for w in windows]))
-    if parts[:, 1].std() < 2 * noise:
+    step = float(np.median(steps))
+    of_gyro = (gyro.noise(step) / step) ** 2 * float((mapping.matrix**2).sum()) / 3
+    share = of_gyro / max(float(parts[:, 1].var()), 1e-30)
+    if parts[:, 1].std() < 2 * np.median(noise) or share > _MOST_NOISE:
         return float("nan")
     gain = np.linalg.lstsq(parts, picture, rcond=None)[0]
-    return float(gain[1] / gain[0]) if abs(gain[0]) > 0.05 else float("nan")
+    return float(gain[1] / gain[0] / (1 - share)) if abs(gain[0]) > 0.05 else float("nan")

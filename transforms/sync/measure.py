@@ -76,17 +76,14 @@ def measure_imu(
     Args:
         recording_id: for the rows.
         span: of the video, recording clock.
-        joints_ns: where camera files were joined: only there may the clock break.
+        joints_ns: where camera files were joined: only there, and where the rows of another instrument
+            begin, may the clock break.
         imu: rows over the whole recording, on the clock that is to be measured.
         look: looks at windows of the picture.
         options: reach and threshold.
         keyframes_ns: of the video, where windows had better begin.
     """
-    edges = [
-        span.start_ns,
-        *(j for j in sorted(set(joints_ns)) if span.start_ns < j < span.end_ns),
-        span.end_ns,
-    ]
+    edges = [span.start_ns, *_joints(span, joints_ns, imu, options.reach_s), span.end_ns]
     spans = [TimeSpan(a, b) for a, b in pairwise(edges)]
     if len(imu.gyro_ns) < 4:
         return Measured((nothing_to_compare(recording_id, span, "the gyroscope has no rows"),))
@@ -100,6 +97,19 @@ def measure_imu(
         pieces = _judge_pieces(spans, eye.windows(), gyro, options)
     rows = _rows(recording_id, pieces, gyro)
     return Measured(rows, tuple(pieces), gyro, eye.seconds_seen, eye.focal)
+
+
+def _joints(span: TimeSpan, joints_ns: Sequence[int], imu: ImuTrack, reach_s: float) -> list[int]:
+    """Where the clock may break, ascending: the video's joints, and those that only the rows know of.
+
+    A joint of the rows within reach of another is the same one, seen through the offset to be measured.
+    """
+    found = sorted(j for j in set(joints_ns) if span.start_ns < j < span.end_ns)
+    for joint in imu.joints_ns:
+        others = [span.start_ns, *found, span.end_ns, *imu.gyro_ns[:1]]
+        if span.holds(joint) and min(abs(joint - o) for o in others) > reach_s * NS:
+            found = sorted([*found, joint])
+    return found
 
 
 def nothing_to_compare(recording_id: str, span: TimeSpan, reason: str, stream: str = "imu") -> ClockRow:

@@ -34,6 +34,7 @@ _LONE_WEAKEST, _LONE_UNEXPLAINED = 0.9, 2.0  # ... or, where a single axis turns
 _RIVALRY = 0.7  # evidence of another answer over that of the best from which none can be chosen
 _SHARPEST = 5e-3  # seconds; a vaguer line is no measurement
 _QUICK_GAIN = 0.6  # quick motion that the picture shows by less than this was taken out of it
+_WHOLE_GAIN = 0.9  # from here down to it the picture may be steadied a little, or things near by move past
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,11 @@ def _objection(agreement: Agreement, judged: int, agreeing: int) -> _Objection |
     if agreement.quick_gain < _QUICK_GAIN:
         words = f"the picture shows {agreement.quick_gain:.0%} of the gyro's quick motion: it was stabilised"
         return _Objection(words, True)
+    gain = float(np.fmin(agreement.quick_gain, agreement.own_gain))
+    if gain < _WHOLE_GAIN:
+        return _Objection(
+            f"the picture shows {gain:.0%} of the gyro's quicker motion: it may be steadied", False
+        )
     if agreement.rivalry > _RIVALRY:
         return _Objection(
             f"the motion repeats itself: another offset explains {agreement.rivalry:.0%} as much", False

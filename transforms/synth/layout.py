@@ -173,7 +173,9 @@ def _pictures(
     """Every frame, rendered at its own presentation time."""
     world, flash = scene.build(options, index), set(flashes)
     seconds = np.array(plan.frame_times_ns) / NS
-    orientations, hues, paces = camera.orientation(seconds), story.hue(seconds), story.pace(seconds)
+    steady = options.stabilised_s
+    orientations = camera.steadied(seconds, steady) if steady else camera.orientation(seconds)
+    hues, paces = story.hue(seconds), story.pace(seconds)
     step = (plan.end_tick - plan.ticks[0]) // options.frames
     for k, time_ns in enumerate(plan.frame_times_ns):
         if any(r.holds(time_ns) for r in redacted):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PPoly
+from scipy.interpolate import CubicSpline, PPoly
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from align.transforms.synth.options import SynthOptions
@@ -61,6 +62,14 @@ class Motion:
     def orientation(self, seconds: Floats) -> Floats:
         """Rotation matrices camera → world, float64 [n, 3, 3]."""
         matrices: Floats = Rotation.from_euler("YXZ", self.angles(seconds)).as_matrix()
+        return matrices
+
+    def steadied(self, seconds: Floats, sigma_s: float) -> Floats:
+        """:meth:`orientation` of the path that a Gaussian of ``sigma_s`` seconds has smoothed."""
+        step = min(sigma_s / 10, 0.02)
+        even = np.arange(seconds[0], seconds[-1] + 2 * step, step)
+        smooth = gaussian_filter1d(self.angles(even), sigma_s / step, axis=0, mode="nearest")
+        matrices: Floats = Rotation.from_euler("YXZ", CubicSpline(even, smooth)(seconds)).as_matrix()
         return matrices
 
     def angular_velocity(self, seconds: Floats) -> Floats:

@@ -58,6 +58,8 @@ class SynthOptions:
         no_narration: indices of recordings without narrations.
         motion: ``walking`` (the head sways with the steps), ``pan`` (20 °/s rms, mostly yaw), ``static``.
         foreground: an object moves on its own through the picture.
+        stabilised_s: standard deviation in seconds of the Gaussian by which the camera's path is smoothed
+            before it is shown, as electronic stabilisation does; the IMU holds the unsmoothed one.
         event_offsets_s: the recordings are of one event; where each one's time 0 stands on the event's clock.
             They all hear the event instead of a tone of their own. The metadata state the offsets in whole
             seconds.
@@ -96,6 +98,7 @@ class SynthOptions:
     no_narration: tuple[int, ...] = ()
     motion: MotionKind = "walking"
     foreground: bool = False
+    stabilised_s: float = 0.0
     event_offsets_s: tuple[float, ...] = ()
     event_drifts_ppm: tuple[float, ...] = ()
     event_snr_db: float = 20.0
@@ -141,6 +144,7 @@ class SynthOptions:
         _check(1 <= self.gop <= 10_000, "--gop must be between 1 and 10000 frames")
         _check(0 <= self.bframes <= 16, "--bframes must be between 0 and 16")
         _check(0.0 <= self.vfr <= 0.9, "--vfr must be between 0 and 0.9")
+        _check(0 <= self.stabilised_s <= 10, "--stabilised must be between 0 and 10 seconds")
         starts = all(0 <= s <= 3600 for s in (self.video_start_s, self.audio_start_s))
         _check(starts, "--video-start and --audio-start must be 0 to 3600 seconds")
         _check(self.audio_start_s < self.end_s, "--audio-start must lie before the end of the video")
