@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, cast
+
+from align.pipeline.s3_clients import mend_s3
+from align.schemas.errors import AlignError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -41,11 +47,97 @@ def open_binary(uri: str) -> BinaryIO:
     Raises:
         OSError: it is not there or cannot be read.
     """
-    if not is_remote(uri):
-        return open(uri, "rb")
-    from apache_beam.io.filesystem import CompressionTypes
+    return cast(BinaryIO, RemoteFile.open(uri)) if is_remote(uri) else open(uri, "rb")
 
-    return cast(BinaryIO, file_systems().open(uri, compression_type=CompressionTypes.UNCOMPRESSED))
+
+class RemoteFile(io.BufferedIOBase):
+    """An object of a store, open for reading or for writing; it appears when it is closed.
+
+    Beam lets the errors of each store's own client through. Here they are those of a file, except while
+    reading: there a fault costs the windows that wanted the bytes, whatever library asked for them.
+
+    Raises:
+        OSError: from :meth:`write` and :meth:`close`, after the client's own retries.
+        AlignError: ``unreadable_file``: from :meth:`read` and :meth:`seek`, after the client's own retries.
+    """
+
+    def __init__(self, stream: BinaryIO, uri: str) -> None:
+        self._stream, self._uri = stream, uri
+
+    @classmethod
+    def open(cls, uri: str) -> RemoteFile:
+        """Open for reading."""
+        return cls._on(uri, file_systems().open)
+
+    @classmethod
+    def create(cls, uri: str) -> RemoteFile:
+        """Open for writing."""
+        return cls._on(uri, file_systems().create)
+
+    @classmethod
+    def _on(cls, uri: str, way: Callable[..., BinaryIO]) -> RemoteFile:
+        from apache_beam.io.filesystem import CompressionTypes
+
+        with as_os_error():
+            return cls(way(uri, compression_type=CompressionTypes.UNCOMPRESSED), uri)
+
+    def readable(self) -> bool:
+        """Whether it was opened for reading."""
+        return self._stream.readable()
+
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
+        return self._stream.writable()
+
+    def seekable(self) -> bool:
+        """Whether :meth:`seek` works."""
+        return self._stream.seekable()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """So many bytes, less only at the end."""
+        with self._readable():
+            return self._stream.read(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go somewhere."""
+        with self._readable():
+            return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Where it stands."""
+        return self._stream.tell()
+
+    def write(self, data: Any, /) -> int:
+        """Write all of ``data``."""
+        with as_os_error():
+            return self._stream.write(data)
+
+    def close(self) -> None:
+        """Let go of it; what was written is there then."""
+        if not self.closed:
+            super().close()
+            with as_os_error():
+                self._stream.close()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            with as_os_error():
+                yield
+        except OSError as error:
+            detail = f"{self._uri!r} cannot be read: {error.strerror}; --resume --retry-failed tries again"
+            raise AlignError("unreadable_file", detail, stage="read") from error
+
+
+@contextmanager
+def as_os_error() -> Iterator[None]:
+    """Turn whatever the client of an object store raises into an ``OSError`` that says why."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def list_names(folder: str) -> frozenset[str]:
@@ -93,6 +185,7 @@ def file_systems() -> Any:
 
     if FileSystems._pipeline_options is None:  # a pipeline or worker that began before has set them
         use_options(())
+    mend_s3()
     return FileSystems
 
 

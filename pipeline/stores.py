@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, cast
 
-from align.pipeline.storage import absolute, file_systems, is_remote, join, open_binary
+from align.pipeline.storage import (
+    RemoteFile,
+    absolute,
+    as_os_error,
+    file_systems,
+    is_remote,
+    join,
+    open_binary,
+)
 from align.transforms.write.commit import Store, local
 
 
@@ -24,10 +33,7 @@ class BeamStore:
 
     def create(self, path: str) -> IO[bytes]:
         """Open for writing; the object appears when the stream is closed."""
-        from apache_beam.io.filesystem import CompressionTypes
-
-        kind = CompressionTypes.UNCOMPRESSED
-        return cast(IO[bytes], file_systems().create(join(self.root, path), compression_type=kind))
+        return cast(IO[bytes], RemoteFile.create(join(self.root, path)))
 
     def seal(self, stream: IO[bytes]) -> None:
         """Close: an object store has what was closed without an error."""
@@ -35,30 +41,29 @@ class BeamStore:
 
     def rename(self, source: str, target: str) -> None:
         """Copy and delete; a repeated rename finds its work done."""
-        from apache_beam.io.filesystem import BeamIOError
-
         full_source, full_target = join(self.root, source), join(self.root, target)
-        try:
-            file_systems().rename([full_source], [full_target])
-        except BeamIOError as error:
-            if file_systems().exists(full_source) or not file_systems().exists(full_target):
-                raise OSError(f"cannot rename {source} to {target}: {error}") from error
+        with as_os_error():
+            try:
+                file_systems().rename([full_source], [full_target])
+            except OSError:
+                if file_systems().exists(full_source) or not file_systems().exists(full_target):
+                    raise
 
     def open(self, path: str) -> IO[bytes]:
         """Open for reading."""
         full = join(self.root, path)
-        if not file_systems().exists(full):
-            raise FileNotFoundError(full)
-        return open_binary(full)
+        with as_os_error():
+            if not file_systems().exists(full):  # Google's tells only at the first read
+                raise FileNotFoundError(errno.ENOENT, "not there", full)
+            return open_binary(full)
 
     def remove(self, path: str) -> None:
         """Delete; what is not there is no error."""
-        from apache_beam.io.filesystem import BeamIOError
-
-        with suppress(BeamIOError):
+        with suppress(OSError):
             file_systems().delete([join(self.root, path)])
 
     def names(self) -> Iterator[str]:
         """Every object under the prefix, sorted."""
-        found = file_systems().match([f"{self.root}/**"])[0].metadata_list
+        with as_os_error():
+            found = file_systems().match([f"{self.root}/**"])[0].metadata_list
         return iter(sorted(meta.path[len(self.root) + 1 :] for meta in found))

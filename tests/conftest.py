@@ -1,10 +1,16 @@
 """Fixtures that several test files share."""
 
 import hashlib
+import http.client
 import io
+import itertools
 import json
 import os
 import resource
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -269,3 +275,99 @@ def run_result():
         return rows, faults
 
     return read
+
+
+# -- Object stores -------------------------------------------------------------------------------------
+
+
+class _FaultyProxy(ThreadingHTTPServer):
+    """Passes requests on to a server; every so many-th one ends in one of the faults, by turns.
+
+    Attributes:
+        every: 0 for none.
+        refused: requests with this in their path are answered with 403.
+        hurt: how often each fault came.
+    """
+
+    FAULTS = ("500", "hung up", "answer lost", "answer cut", "answer slow")
+    daemon_threads = True
+
+    def __init__(self, host, port):
+        self.target, self.every, self.refused, self.hurt = (host, port), 0, "", Counter()
+        self.faults, self.seen = itertools.cycle(self.FAULTS), itertools.count(1)
+        super().__init__(("127.0.0.1", 0), _PassOn)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def fault(self):
+        """What happens to the next request."""
+        return next(self.faults) if self.every and not next(self.seen) % self.every else None
+
+
+class _PassOn(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def handle_any(self):
+        """One request."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.server.fault()
+        if self.server.refused and self.server.refused in self.path:
+            self.answer(403, [], b"")
+            return
+        status, headers, data = (500, [], b"") if fault in ("500", "hung up") else self.ask(body)
+        if fault == "answer cut" and not data:
+            fault = None
+        if fault:
+            self.server.hurt[fault] += 1
+        if fault == "answer slow":
+            time.sleep(1)
+        if fault in ("hung up", "answer lost"):
+            self.close_connection = True
+        else:
+            self.answer(status, headers, data, cut=fault == "answer cut")
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = handle_any
+
+    def ask(self, body):
+        connection = http.client.HTTPConnection(*self.server.target, timeout=30)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        there, here = (f"http://{h}:{p}" for h, p in (self.server.target, self.server.server_address))
+        drop = ("transfer-encoding", "connection", "server", "date")
+        headers = [(k, v.replace(there, here)) for k, v in answer.getheaders() if k.lower() not in drop]
+        data = answer.read()
+        connection.close()
+        if "json" in (answer.getheader("Content-Type") or ""):
+            data = data.replace(there.encode(), here.encode())
+        return answer.status, headers, data
+
+    def answer(self, status, headers, data, cut=False):
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() != "content-length" or self.command == "HEAD":
+                self.send_header(name, value)
+        if self.command != "HEAD" or not headers:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if cut else data)
+        self.close_connection = self.close_connection or cut
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def faulty_proxy():
+    """A proxy on the loopback that may misbehave: ``proxy = faulty_proxy("127.0.0.1", port)``."""
+    running = []
+
+    def start(host, port):
+        proxy = _FaultyProxy(host, port)
+        running.append((proxy, threading.Thread(target=proxy.serve_forever)))
+        running[-1][1].start()
+        return proxy
+
+    yield start
+    for proxy, thread in running:
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()

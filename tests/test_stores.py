@@ -1,8 +1,11 @@
 """The same run to and from a bucket gives the bytes of the local one, through errors and cut connections."""
 
-import http.client
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,48 +22,6 @@ moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
 OPTIONS = AlignOptions(window_ns=10**9, stride_ns=10**9)
 
 
-class Proxy(BaseHTTPRequestHandler):
-    """Passes requests on; now and then it answers 500 instead, or hangs up in the middle of an answer."""
-
-    protocol_version = "HTTP/1.1"
-    target: tuple[str, int]
-    every = 0
-    seen = 0
-    hurt = 0
-
-    def handle_any(self) -> None:
-        kind = type(self)
-        kind.seen += 1
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if kind.every and kind.seen % kind.every == 0:
-            kind.hurt += 1
-            if kind.hurt % 2:
-                self.send_response(500)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            else:
-                self.close_connection = True
-            return
-        connection = http.client.HTTPConnection(*kind.target, timeout=30)
-        connection.request(self.command, self.path, body, dict(self.headers))
-        answer = connection.getresponse()
-        data = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "connection", "content-length", "server", "date"):
-                self.send_header(name, value)
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
-        self.send_header("Content-Length", length or "0")
-        self.end_headers()
-        self.wfile.write(data)
-        connection.close()
-
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def moto():
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -70,18 +31,13 @@ def moto():
 
 
 @pytest.fixture
-def bucket(moto, monkeypatch):
-    """An empty bucket behind a proxy that may misbehave: how to upload, the proxy's class, its URI."""
-    session = boto3.session.Session()
-    monkeypatch.setattr(boto3.session, "Session", lambda: session)  # Beam makes one a call, at 0.3 CPU s each
-    kind = type("Behaving", (Proxy,), {"target": moto})
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=proxy.serve_forever)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+def bucket(moto, faulty_proxy, monkeypatch):
+    """An empty bucket behind a proxy that may misbehave: how to upload, the proxy, the bucket's URI."""
+    proxy = faulty_proxy(*moto)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "y"), ("DEFAULT_REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
-    s3 = session.client("s3")
+    s3 = boto3.client("s3", endpoint_url="http://{}:{}".format(*moto))
     name = f"bucket-{proxy.server_port}"
     s3.create_bucket(Bucket=name)
 
@@ -90,10 +46,7 @@ def bucket(moto, monkeypatch):
             s3.put_object(Bucket=name, Key=path.relative_to(folder).as_posix(), Body=path.read_bytes())
         return f"s3://{name}"
 
-    yield upload, kind, f"s3://{name}"
-    proxy.shutdown()
-    proxy.server_close()
-    thread.join()
+    return upload, proxy, f"s3://{name}"
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +84,13 @@ def test_a_run_from_bucket_to_bucket_writes_the_bytes_of_a_local_one(bucket, fol
     assert align.run(configured(source, f"{place}/out", resume=True)).already
 
 
-def test_errors_and_cut_connections_are_tried_again(bucket, folder, whole):
+def test_errors_slow_answers_and_cut_connections_are_tried_again(bucket, folder, whole):
     upload, proxy, place = bucket
     source = upload(folder)
-    proxy.every = 9
+    proxy.every = 7
     align.run(configured(source, f"{place}/out"))
     proxy.every = 0
-    assert proxy.hurt > 5
+    assert proxy.hurt.keys() == {*proxy.FAULTS}
     assert content(f"{place}/out") == whole
 
 
@@ -151,3 +104,75 @@ def test_an_unfinished_upload_is_finished_by_the_next_run(bucket, folder, whole)
     target.remove(lost)
     align.run(configured(folder, out, resume=True))
     assert content(out) == whole
+
+
+def test_a_run_without_a_fault_writes_its_empty_list_of_faults(bucket, clone_input, tmp_path):
+    """S3 refuses an upload in parts that has no part, which is how Beam writes an empty object."""
+    _, _, place = bucket
+    align.run(configured(clone_input(tmp_path, ["a"]).parent, f"{place}/out"))
+    assert content(f"{place}/out")["failures.jsonl"] == b""
+
+
+def test_an_object_that_may_not_be_read_costs_its_recording_alone(bucket, clone_input, tmp_path):
+    upload, proxy, place = bucket
+    source = upload(clone_input(tmp_path, ["a", "secret"]).parent)
+    proxy.refused = "full_scale/secret.mp4"
+    counts = align.run(configured(source, f"{place}/out")).manifest["counts"]
+    assert (counts["windows_written"], counts["failed"]) == (4, 4)
+    (fault,) = map(json.loads, content(f"{place}/out")["failures.jsonl"].splitlines())
+    assert (fault["recording_id"], fault["code"]) == ("secret", "unreadable_file")
+    assert "full_scale/secret.mp4" in fault["detail"]
+    assert place not in fault["detail"]
+
+
+def test_an_output_that_may_not_be_written_ends_the_run_in_one_line(bucket, folder):
+    _, proxy, place = bucket
+    proxy.refused = "out/data/"
+    done = subprocess.run(program(folder, f"{place}/out"), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("align: cannot write data/train-00000-of-00001.parquet: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_process_makes_one_client(bucket, folder, monkeypatch):
+    upload, _, place = bucket
+    source, made = upload(folder), []
+    real = boto3.session.Session
+    monkeypatch.setattr(boto3.session, "Session", lambda: made.append(1) or real())
+    align.run(replace(configured(source, f"{place}/out"), isolate=False))
+    assert len(made) <= 2  # Beam puts other options in place of ours when the pipeline starts
+
+
+def program(source, out, *more):
+    options = ("--window", "1", "--shard-size", "100KB", "--format", "parquet,webdataset", "--index", "none")
+    command = [sys.executable, "-m", "align.pipeline.cli", "run", "--source", "ego4d", "--workers", "1"]
+    return [*command, "--max-failures", "1", "--input", str(source), "--output", str(out), *options, *more]
+
+
+@pytest.fixture(scope="module")
+def several(clone_input, tmp_path_factory):
+    """An input of several shards, and every file of what a run makes of it."""
+    folder = clone_input(tmp_path_factory.mktemp("several"), "ab").parent
+    out = tmp_path_factory.mktemp("whole") / "out"
+    subprocess.run(program(folder, out), check=True, capture_output=True)
+    return folder, everything(str(out))
+
+
+def everything(out):
+    place = store(out)
+    return {name: place.open(name).read() for name in place.names()}
+
+
+@pytest.mark.parametrize("sign", ["_work/reports/train-", "stats.json"], ids=["first shard", "commit"])
+def test_a_run_between_buckets_that_is_killed_is_resumed_to_the_same_bytes(bucket, several, sign):
+    upload, _, place = bucket
+    folder, whole = several
+    source, target = upload(folder), store(f"{place}/out")
+    running = subprocess.Popen(program(source, f"{place}/out"), stdout=subprocess.DEVNULL)
+    while running.poll() is None and not any(name.startswith(sign) for name in target.names()):
+        time.sleep(0.1)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    assert "manifest.json" not in set(target.names())
+    subprocess.run(program(source, f"{place}/out", "--resume"), check=True, capture_output=True)
+    assert everything(f"{place}/out") == whole
