@@ -18,13 +18,15 @@ from typing import Any, BinaryIO
 from align.pipeline.worker_process import end_with
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
+from align.schemas.media import MediaInfo
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
+from align.schemas.time import TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage, take
 
-SAMPLE, FAULT, MEDIA, ERROR, DEFECT, DONE = (bytes([c]) for c in b"SFMEXD")
+SAMPLE, FAULT, MEDIA, SOUND, ERROR, DEFECT, DONE = (bytes([c]) for c in b"SFMAEXD")
 
 _file = KeptFile()
 
@@ -70,7 +72,22 @@ def probe(request: dict[str, Any]) -> Iterator[Reply]:
     yield MEDIA, _json(to_plain(media))
 
 
-TASKS: dict[str, Callable[[dict[str, Any]], Iterator[Reply]]] = {"probe": probe, "segment": read_segment}
+def hear(request: dict[str, Any]) -> Iterator[Reply]:
+    """Decode the sound of some spans of a file: a frame of little-endian float64 for each."""
+    from align.pipeline.storage import opener_for
+    from align.transforms.sync.sound import hearing_file
+
+    uri, media = request["uri"], from_plain(MediaInfo, request["media"])
+    spans = from_plain(tuple[TimeSpan, ...], request["spans"])
+    for sound in hearing_file(uri, media, opener_for(uri))(spans, request["rate"]):
+        yield SOUND, sound.samples.astype("<f8").tobytes()
+
+
+TASKS: dict[str, Callable[[dict[str, Any]], Iterator[Reply]]] = {
+    "probe": probe,
+    "segment": read_segment,
+    "hear": hear,
+}
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:

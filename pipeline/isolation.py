@@ -19,7 +19,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from align.pipeline.config import RunConfig
 from align.pipeline.decoder_process import DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE, send
@@ -28,6 +30,7 @@ from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
 from align.schemas.plan import Segment
+from align.schemas.time import TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.stages import add
 
@@ -85,6 +88,24 @@ class Decoder:
         replies = self._ask(request, MEMORY_BYTES)
         media: MediaInfo = from_plain(MediaInfo, json.loads(_only(MEDIA, replies)))
         return media
+
+    def sounds(
+        self, uri: str, media: MediaInfo, spans: Sequence[TimeSpan], rate: int
+    ) -> Iterator[NDArray[np.float64]]:
+        """The sound of some spans of a file: see :func:`align.transforms.sync.sound.hearing_file`.
+
+        Raises:
+            AlignError: also ``decoder_crashed``, ``decode_timeout``, ``memory_limit``.
+        """
+        request = {
+            "task": "hear",
+            "uri": uri,
+            "media": to_plain(media),
+            "spans": to_plain(tuple(spans)),
+            "rate": rate,
+        }
+        for _, payload in self._ask(request, MEMORY_BYTES):
+            yield np.frombuffer(payload, "<f8")
 
     def samples(
         self, segment: Segment, options: Any, config_sha256: str, *, keep_open: bool = False

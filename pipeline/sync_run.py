@@ -138,8 +138,7 @@ def sync_set(item: ConcurrentSet, config: SyncConfig) -> str:
     """Compare the sounds of a set, unless an earlier run did, and keep what was found; gives its id."""
     part = _set_part(config, item)
     if not part.exists():
-        links = config.run.allow_symlinks
-        found = measure_set(item, config.options, config.run.input, allow_symlinks=links)
+        found = measure_set(item, config.options, config.run)
         section = set_section(found.set_id, found.reference, found.found) if config.report else ""
         _keep(part, [row for one in found.found for row in one.rows], found.failures, section)
     return item.set_id

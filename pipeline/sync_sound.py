@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from align.pipeline.config import RunConfig
+from align.pipeline.isolation import borrow
 from align.pipeline.storage import leaves, opener_for
 from align.schemas.errors import AlignError
+from align.schemas.media import MediaInfo
 from align.schemas.recording import Recording
-from align.schemas.time import TimeSpan
+from align.schemas.time import NS, TimeSpan
 from align.transforms.read.probe import probe_media
 from align.transforms.sync.clocks import ClockRow
+from align.transforms.sync.gcc_phat import Sound
 from align.transforms.sync.measure import nothing_to_compare
 from align.transforms.sync.sound import Listener, MeasuredSound, hearing_file, measure_sound
+from align.transforms.sync.sound_search import Hear
 from align.transforms.sync.verdict import SyncOptions
 
 
@@ -70,9 +75,7 @@ def _eligibility(recording: Recording) -> tuple[int, str]:
     return -span.length_ns if span is not None else 0, recording.recording_id
 
 
-def measure_set(
-    item: ConcurrentSet, options: SyncOptions, root: str, *, allow_symlinks: bool = False
-) -> MeasuredSet:
+def measure_set(item: ConcurrentSet, options: SyncOptions, run: RunConfig) -> MeasuredSet:
     """Lead the clocks of a set's recordings to that of the first one that any other agrees with.
 
     A file that cannot be read costs its own recording.
@@ -80,10 +83,9 @@ def measure_set(
     Args:
         item: the set.
         options: how far is searched.
-        root: the input folder.
-        allow_symlinks: follow links that leave it.
+        run: the input folder, whether links may leave it, and whether files are decoded in child processes.
     """
-    ears = {r.recording_id: _listener(r, root, allow_symlinks=allow_symlinks) for r in item.members}
+    ears = {r.recording_id: _listener(r, run) for r in item.members}
     listeners = [ear for ear in ears.values() if isinstance(ear, Listener)]
     if len(listeners) < 2:
         return _led_to(None, item, ears, options)
@@ -122,23 +124,42 @@ class _Deaf:
     is_fault: bool = False
 
 
-def _listener(recording: Recording, root: str, *, allow_symlinks: bool) -> Listener | _Deaf:
+def _listener(recording: Recording, run: RunConfig) -> Listener | _Deaf:
     stream = recording.audio
     if stream is None:
         return _Deaf(recording.absent.get("audio", "the recording has no sound"))
     try:
-        if not allow_symlinks and leaves(stream.uri, root):
+        if not run.allow_symlinks and leaves(stream.uri, run.input):
             detail = f"{stream.name} is a link out of the input folder; add --allow-symlinks if it is meant"
             raise AlignError("link_outside", detail, stage="probe")
-        opener = opener_for(stream.uri)
-        media = probe_media(stream.uri, video_index=recording.video.index, opener=opener)
+        media = _probed(stream.uri, recording.video.index, run)
         if media.audio is None:
             return _Deaf("the file has no sound")
-        hear = hearing_file(stream.uri, media, opener)
+        hear = _hearing(stream.uri, media, run)
         listener = Listener(recording.recording_id, media.audio.span, recording.joints_ns, hear)
         return listener if listener.hears_anything() else _Deaf("the recording is silent")
     except AlignError as error:
         return _broken(recording, error)
+
+
+def _probed(uri: str, video_index: int | None, run: RunConfig) -> MediaInfo:
+    if not run.isolate:
+        return probe_media(uri, video_index=video_index, opener=opener_for(uri))
+    with borrow(run) as decoder:
+        return decoder.probe(uri, video_index)
+
+
+def _hearing(uri: str, media: MediaInfo, run: RunConfig) -> Hear:
+    if not run.isolate:
+        return hearing_file(uri, media, opener_for(uri))
+
+    def hear(spans: Sequence[TimeSpan], rate: int) -> Iterator[Sound]:
+        with borrow(run) as decoder:
+            heard = decoder.sounds(uri, media, spans, rate)
+            for span, samples in zip(spans, heard, strict=True):
+                yield Sound(rate, span.start_ns / NS, samples)
+
+    return hear
 
 
 def _compared(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +159,27 @@ def test_a_broken_file_costs_only_its_own_recording(event, tmp_path):
     assert rows[heard[2]].reference == heard[1]
 
 
+def test_a_decoder_that_crashes_costs_only_what_it_decodes(event, monkeypatch, tmp_path):
+    folder, truth = event
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr("align.pipeline.isolation.COMMAND", (sys.executable, "-c", crash))
+    run = RunConfig(source="ego4d", input=str(folder))
+    (item,) = concurrent_sets(r for r in list_recordings(run) if isinstance(r, Recording))
+    found = measure_set(item, SyncOptions(), run)
+    assert len(found.failures) == len(truth)
+    assert {one.rows[0].status for one in found.found} == {"unobservable"}
+    assert "crashed" in found.found[0].rows[0].reason or "does not start" in found.found[0].rows[0].reason
+
+
+def test_what_is_heard_is_the_same_in_a_child_process_and_without(event):
+    folder, truth = event
+    chosen = tuple(r.recording_id for r in truth[3:])
+    run = RunConfig(source="ego4d", input=str(folder), recordings=chosen)
+    (item,) = concurrent_sets(r for r in list_recordings(run) if isinstance(r, Recording))
+    found = [measure_set(item, SyncOptions(), replace(run, isolate=i)) for i in (True, False)]
+    assert [one.rows for one in found[0].found] == [one.rows for one in found[1].found]
+
+
 def test_a_recording_that_is_listed_alone_has_nobody_to_share_a_clock_with(event, tmp_path):
     folder, truth = event
     uid = truth[2].recording_id
@@ -204,7 +226,7 @@ def test_the_longest_of_a_set_is_asked_for_its_clock_first_whatever_the_order():
 
 def test_recordings_without_sound_are_told_in_their_own_words():
     deaf = replace(member("a", 9), absent={"audio": "the metadata gives none"})
-    found = measure_set(ConcurrentSet("1", (deaf, member("b", 9))), SyncOptions(), ".")
+    found = measure_set(ConcurrentSet("1", (deaf, member("b", 9))), SyncOptions(), RunConfig("test", "."))
     assert [one.rows[0].reason for one in found.found] == [
         "the metadata gives none",
         "the recording has no sound",

@@ -54,7 +54,8 @@ class Listener:
         last = max(self.span.end_ns - _LISTEN_NS, self.span.start_ns)
         starts = sorted({round(t) for t in np.linspace(self.span.start_ns, last, _LISTENED)})
         spans = [TimeSpan(t, min(t + _LISTEN_NS, self.span.end_ns)) for t in starts]
-        return any(not sound.is_silent for sound in self.hear(spans, COARSE_RATE))
+        sounds = list(self.hear(spans, COARSE_RATE))  # all of them: a decoder that is not heard out is lost
+        return not all(sound.is_silent for sound in sounds)
 
 
 @dataclass(frozen=True, slots=True)
