@@ -1,9 +1,11 @@
 """Every broken video ends as its reason; the healthy recordings beside it are what they are without it."""
 
+import ctypes
 import os
 import re
 import struct
 import subprocess
+import sys
 import zlib
 from fractions import Fraction
 
@@ -183,3 +185,33 @@ def test_messages_name_files_as_the_input_does_and_hold_no_place(together):
 def test_unusual_pictures_lose_no_window(together):
     for name in ("ten-bit", "odd-size", "one-pixel"):
         assert len([r for r in together[0].values() if r["recording_id"] == name]) == 4
+
+
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2  # <linux/prctl.h>, <linux/capability.h>
+
+
+def bound_by_permissions():
+    """Of a process about to start: the rights by which root reads any file; nobody else has them."""
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def test_files_that_may_not_be_read_cost_what_they_hold(alone, clone_input, run_result, tmp_path):
+    root = clone_input(tmp_path / "in", [HEALTHY[0], "locked-video", "locked-table"])
+    for name in ("full_scale/locked-video.mp4", "imu/locked-table.csv"):
+        (root / name).chmod(0)
+    program = [sys.executable, "-m", "align.pipeline.cli", "run", "--source", "ego4d", "--window", "1"]
+    places = ["--input", root.parent, "--output", tmp_path / "out"]
+    done = subprocess.run(
+        [*program, *places, "--workers", "1", "--max-failures", "1"],
+        preexec_fn=bound_by_permissions, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows, faults = run_result(tmp_path / "out")
+    healthy = {key: row for key, row in alone[0].items() if row["recording_id"] == HEALTHY[0]}
+    assert {key: row for key, row in rows.items() if row["recording_id"] == HEALTHY[0]} == healthy
+    assert {f["code"] for f in faults["locked-video"]} == {"unreadable_file"}
+    table = [row for row in rows.values() if row["recording_id"] == "locked-table"]
+    assert {dict(row["missing"])["imu"] for row in table} == {"invalid"}
+    assert len(table) == 4
+    assert "unreadable_file" in {f["code"] for f in faults["locked-table"]}

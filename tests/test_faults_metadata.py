@@ -16,6 +16,7 @@ ODD_NAMES = {
     "empty": "",
     "null-byte": "a\0b",
     "long": "x" * 300,
+    "surrogate": "a\ud800b",
 }
 FINE_NAMES = {"spaces": "a b c", "quotes": 'it\'s "so"', "newline": "a\nb", "emoji": "🚪-東京", "dot": "a.b"}
 
