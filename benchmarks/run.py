@@ -106,7 +106,7 @@ def main() -> None:
         groups = {kind.name: v.needed_groups(download, kind.options) for kind in v.KINDS}
         show_figures(by_name, estimates)
         found += by_name.values()
-        judged += results(codec, by_name, groups, download.seconds)
+        judged += results(codec, by_name, groups)
     show_results(judged)
     report = {
         **machine(),

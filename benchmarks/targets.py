@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from benchmarks import variants as v
@@ -33,20 +33,17 @@ class Result:
     met: bool | None
 
 
-def results(
-    media: str, found: Mapping[str, Figure], groups: Mapping[str, int], seconds: int
-) -> Iterator[Result]:
+def results(media: str, found: Mapping[str, Figure], groups: Mapping[str, int]) -> Iterator[Result]:
     """Each target that the figures speak of.
 
     Args:
         media: names the codec.
         found: figures by variant.
         groups: the kind's name -> how many groups of pictures its frames need in one file.
-        seconds: length of that file.
     """
     yield from _of_full_decode(media, found)
     yield from _over_floor(media, found)
-    yield from _per_group(media, found, groups, seconds)
+    yield from _per_group(media, found, groups)
     yield from _against_others(media, found)
     yield from _around(media, found)
 
@@ -72,17 +69,21 @@ def _over_floor(media: str, found: Mapping[str, Figure]) -> Iterator[Result]:
         yield _judged(media, f"{kind.name}, over its floor", promise, over, allowed, ".1f")
 
 
-def _per_group(
-    media: str, found: Mapping[str, Figure], groups: Mapping[str, int], seconds: int
-) -> Iterator[Result]:
-    if v.NARRATION.name in found and v.GRID.name in found:
-        each = {k.name: groups[k.name] * 3600 / seconds for k in (v.NARRATION, v.GRID)}
-        narrated, grid = (
-            {n: cpu / each[k.name] for n, cpu in found[k.name].cpu.items()} for k in (v.NARRATION, v.GRID)
-        )
-        measured = ratios(narrated, grid)
-        what = f"{v.NARRATION.name}, per needed group against the grid's"
-        yield _judged(media, what, f"≤ {PER_GROUP}", measured, PER_GROUP, ".2f")
+def _per_group(media: str, found: Mapping[str, Figure], groups: Mapping[str, int]) -> Iterator[Result]:
+    if v.NARRATION.name not in found or v.GRID.name not in found:
+        return
+    measured = _ratio_per_group(found[v.NARRATION.name], found[v.GRID.name], groups)
+    what = f"{v.NARRATION.name}, per needed group against the grid's"
+    judged = _judged(media, what, f"≤ {PER_GROUP}", measured, PER_GROUP, ".2f")
+    if v.NARRATION.floor in found and v.GRID.floor in found:
+        least = _ratio_per_group(found[v.NARRATION.floor], found[v.GRID.floor], groups)
+        judged = replace(judged, measured=f"{judged.measured}; their floors' {median(least):.2f}")
+    yield judged
+
+
+def _ratio_per_group(narrated: Figure, grid: Figure, groups: Mapping[str, int]) -> list[float]:
+    each = groups[v.GRID.name] / groups[v.NARRATION.name]
+    return [ratio * each for ratio in ratios(narrated.cpu, grid.cpu)]
 
 
 def _against_others(media: str, found: Mapping[str, Figure]) -> Iterator[Result]:
