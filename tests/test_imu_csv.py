@@ -1,6 +1,7 @@
 """IMU tables: every fault that was seen or can be thought of, and brute force."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -395,6 +396,26 @@ def test_a_table_without_end_is_surveyed_in_bounded_reads():
     assert found.rows == endless.clock
     assert len(found.blocks) < 70
     assert found.gyro_rate_hz == 200.0
+
+
+def test_a_table_of_a_hundred_million_rows_would_take_a_few_megabytes(monkeypatch):
+    """Some 8 GB, so 8000 blocks: what is kept grows with their number alone, here of 2 kB instead of 1 MB."""
+    monkeypatch.setattr(imu_rows, "BLOCK_BYTES", 2_000)
+    survey(table(steady(2_000)))  # what is imported and cached at the first time stays out of it
+
+    def kept(rows):
+        data = table(steady(rows))
+        tracemalloc.start()
+        found = survey(data)
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found.rows == rows
+        return len(found.blocks), held, peak
+
+    (few, held_few, peak_few), (many, held_many, peak_many) = kept(2_000), kept(20_000)
+    assert many > few + 300
+    assert (held_many - held_few) / (many - few) < 1_000
+    assert (peak_many - peak_few) / (many - few) < 2_000
 
 
 def test_a_table_that_shrank_is_an_error():
