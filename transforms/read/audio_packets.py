@@ -11,7 +11,7 @@ from av.packet import Packet
 
 from align.schemas.media import AudioInfo
 from align.schemas.time import NS, TimeSpan, tick_clock
-from align.transforms.read.probe import time_base
+from align.transforms.read.container import time_base
 
 PREROLL_NS = NS // 4
 """Audio packets that end later than this before a window's audio are handed over, so decoders settle."""

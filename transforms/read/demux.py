@@ -25,8 +25,8 @@ from align.schemas.errors import AlignError
 from align.schemas.media import MediaInfo
 from align.schemas.time import NS, TimeSpan, tick_clock
 from align.transforms.read.audio_packets import AudioPackets
+from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.frames import DecodedFrame
-from align.transforms.read.probe import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.video_targets import SampleTable, VideoTargets
 from align.transforms.stages import count, stage
 

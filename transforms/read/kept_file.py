@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import av
 from av.container import InputContainer
 
+from align.transforms.read.container import rewind
 from align.transforms.read.guard import Opener, open_media
-from align.transforms.read.probe import rewind
 
 
 class KeptFile:

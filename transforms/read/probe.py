@@ -6,15 +6,13 @@ first packets are read: times of later packets follow from its sample tables, so
 
 from __future__ import annotations
 
-import io
 import re
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
 from statistics import median_low
-from typing import BinaryIO, cast
+from typing import cast
 
 import av
 from av.audio.stream import AudioStream
@@ -26,40 +24,12 @@ from av.video.stream import VideoStream
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
+from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.guard import Opener, open_bytes, open_media
-
-ARBITRARY_ORIGIN = frozenset({"mpegts", "mpeg", "flv", "aac"})
-"""Demuxers whose timestamps begin anywhere: there, the recording clock's 0 is the container's start."""
+from align.transforms.read.payload import Payload
 
 _FIRST_PACKETS = 32
 _NO_PARSE = 0x20  # AVFMT_FLAG_NOPARSE, libavformat/avformat.h
-
-
-def clock_offset_ns(container: InputContainer) -> int:
-    """What is subtracted from container times to reach the recording clock; 0 in most formats.
-
-    Where the format's origin is arbitrary, it is the earliest start of a video or audio stream: what
-    libavformat calls the container's start time, without its rounding to a microsecond.
-    """
-    if not ARBITRARY_ORIGIN & set(container.format.name.split(",")):
-        return 0
-    starts = [
-        ticks_to_ns(s.start_time, s.time_base)
-        for s in (*container.streams.video, *container.streams.audio)
-        if s.start_time is not None and s.time_base
-    ]
-    return min(starts, default=0)
-
-
-def time_base(stream: Stream) -> Fraction:
-    """Seconds per tick of a stream's timestamps.
-
-    Raises:
-        AlignError: ``bad_container`` where the stream has none.
-    """
-    if not stream.time_base:
-        raise AlignError("bad_container", f"stream {stream.index} has no time base", stage="probe")
-    return stream.time_base
 
 
 def probe_media(
@@ -84,7 +54,7 @@ def probe_media(
         AlignError: what :func:`~align.transforms.read.guard.open_media` raises; ``no_such_stream`` where an
             index is not of its kind; ``bad_container`` where the packets cannot be read at all.
     """
-    file = _Payload(open_bytes(uri, opener))
+    file = Payload(open_bytes(uri, opener))
     container = open_media(uri, lambda _: file)
     try:
         video = choose_stream(container, "video", video_index)
@@ -140,17 +110,6 @@ class _Timed:
     ends_at: int
 
 
-def packets_of(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet[Stream]]:
-    """Packets that hold data, until the data ends or breaks: a file cut short is read as far as it goes."""
-    try:
-        for packet in container.demux(streams):
-            if packet.size:
-                yield packet
-    except (av.error.FFmpegError, IndexError):
-        # PyAV raises IndexError for a stream that begins in mid-file, as MPEG-TS allows.
-        return
-
-
 def _timed_packets(container: InputContainer, stream: Stream) -> Iterator[_Timed]:
     """Packets with a presentation time."""
     for packet in packets_of(container, [stream]):
@@ -172,7 +131,7 @@ def _first_packets(container: InputContainer, stream: Stream) -> list[_Timed]:
     return first
 
 
-def _video_info(container: InputContainer, stream: VideoStream, file: _Payload) -> VideoInfo | None:
+def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -> VideoInfo | None:
     first = _first_packets(container, stream)
     if not first:
         return None
@@ -180,7 +139,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: _Payload) 
     base = time_base(stream)
     frame_ticks = _frame_ticks(first, stream)
     start = _first_shown(container, stream, first)
-    by_tables = "mov" in container.format.name and not _is_fragmented(file)
+    by_tables = "mov" in container.format.name and not file.is_fragmented
     survey = _survey_tables(container, stream, file) if by_tables else _survey_tail(container, stream)
     # A duration far below the frame distance is a muxer's placeholder (Matroska written without one).
     end = survey.last_pts + (survey.last_ticks if 2 * survey.last_ticks >= frame_ticks else frame_ticks)
@@ -261,7 +220,7 @@ class _Survey:
     held: int = 0
 
 
-def _survey_tables(container: InputContainer, stream: VideoStream, file: _Payload) -> _Survey:
+def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload) -> _Survey:
     """Every packet of an MP4 with complete sample tables, at some 3 µs each and without reading any.
 
     The index itself would not do: it holds decoding times. Parsers are off, for they would see zeros.
@@ -312,11 +271,6 @@ def _seek_near_end(container: InputContainer) -> None:
     container.seek(max(end - 2_000_000, container.start_time or 0))
 
 
-def rewind(container: InputContainer) -> None:
-    """Go back to the first packet, which may stand before time 0."""
-    container.seek(min(container.start_time or 0, 0) - 60_000_000)
-
-
 def _audio_info(container: InputContainer, stream: AudioStream) -> AudioInfo:
     base = time_base(stream)
     offset = clock_offset_ns(container)
@@ -334,65 +288,3 @@ def _audio_info(container: InputContainer, stream: AudioStream) -> AudioInfo:
         time_base=base,
         span=TimeSpan(start - offset, max(end, start) - offset),
     )
-
-
-def _is_fragmented(file: _Payload) -> bool:
-    """Whether an MP4 keeps sample tables in fragments (ISO/IEC 14496-12: ``moof`` boxes at top level)."""
-    return any(kind == b"moof" for kind in file.boxes())
-
-
-class _Payload(io.RawIOBase, BinaryIO):
-    """A file whose bytes may be replaced by zeros, once its header has been read.
-
-    Demuxing an MP4 for the times of its packets then costs no input: they come from the sample tables. A
-    truncated file seems whole then, so that what its header promises and no window finds is accounted for.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.size = file.seek(0, io.SEEK_END)
-        self._at = file.seek(0)
-        self.blank = False
-
-    def read(self, size: int = -1) -> bytes:
-        if self.blank:
-            data = bytes(max(size, 0))
-        else:
-            self._file.seek(self._at)
-            data = self._file.read(size)
-        self._at += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def boxes(self) -> Iterator[bytes]:
-        """Types of the MP4 boxes at top level; the read position is kept."""
-        kept, at = self._at, 0
-        try:
-            while at + 8 <= self.size:
-                self.seek(at)
-                size, kind = struct.unpack(">I4s", self.read(8))
-                if size == 1:
-                    size = struct.unpack(">Q", self.read(8).rjust(8, b"\0"))[0]
-                yield kind
-                if size < 8:
-                    return
-                at += size
-        finally:
-            self._at = kept
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

@@ -12,9 +12,9 @@ from av.video.stream import VideoStream
 
 from align.schemas.media import VideoInfo
 from align.schemas.time import NS, tick_clock, ticks_to_ns
+from align.transforms.read.container import time_base
 from align.transforms.read.frames import DecodedFrame, Run, RunAssembler, RunDecoder
 from align.transforms.read.nal import entry_test
-from align.transforms.read.probe import time_base
 from align.transforms.stages import count, stage
 
 STALE_FRAMES = 3

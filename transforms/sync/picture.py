@@ -20,8 +20,8 @@ from av.video.stream import VideoStream
 from align.schemas.errors import AlignError
 from align.schemas.media import VideoInfo
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
+from align.transforms.read.container import clock_offset_ns, time_base
 from align.transforms.read.guard import Opener, open_media
-from align.transforms.read.probe import clock_offset_ns, time_base
 from align.transforms.sync.flow import WIDTH, Flow, Gray, follow, small_luma
 
 _SHORTEST_NS, _LONGEST_NS = 3 * NS, 12 * NS

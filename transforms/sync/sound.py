@@ -16,9 +16,9 @@ from align.schemas.recording import SyncStatus
 from align.schemas.time import NS, TimeSpan
 from align.transforms.align.margins import AUDIO_MARGIN_NS
 from align.transforms.read.audio import decode_audio
+from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.demux import WindowMedia, WindowRequest, read_media
 from align.transforms.read.guard import Opener, open_media
-from align.transforms.read.probe import clock_offset_ns
 from align.transforms.sync.clocks import ClockRow
 from align.transforms.sync.gcc_phat import COARSE_RATE, Sound
 from align.transforms.sync.sound_match import SoundMatch, heard, match
