@@ -15,9 +15,11 @@ from dataclasses import replace
 import numpy as np
 
 from align.schemas.time import NS, TimeSpan
+from align.transforms.align.margins import AUDIO_MARGIN_NS
 from align.transforms.sync.clocks import shared_clock
 from align.transforms.sync.gcc_phat import Sound
 from align.transforms.sync.sound import Listener, measure_sound
+from align.transforms.sync.sound_match import hearing as in_memory
 from align.transforms.sync.sound_search import Hear
 from align.transforms.sync.verdict import SyncOptions
 from align.transforms.synth.event import event_clock, scene
@@ -46,10 +48,11 @@ def hearing(options: SynthOptions, index: int) -> Hear:
 
     def hear(spans: Sequence[TimeSpan], rate: int) -> Iterator[Sound]:
         for span in spans:
-            ticks = np.arange(span.length_ns * rate // NS)
-            yield Sound(
-                rate, span.start_ns / NS, sound.at(span.start_ns + (ticks * (NS / rate)).astype(np.int64))
-            )
+            around = span.widened(AUDIO_MARGIN_NS)
+            ticks = np.arange(around.length_ns * options.audio_rate // NS)
+            times = around.start_ns + (ticks * (NS / options.audio_rate)).astype(np.int64)
+            made = Sound(options.audio_rate, around.start_ns / NS, sound.at(times))
+            yield from in_memory(made)([span], rate)
 
     return hear
 
