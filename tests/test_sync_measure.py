@@ -171,7 +171,7 @@ def test_slow_turns_are_believed_where_the_gyro_explains_them_and_not_where_they
     alike = verdict(picture(angle, 40, noise=noise), gyro_of(lambda t: rate(t) + share * other(t), 40, 0.2))[
         0
     ]
-    assert alike.agreement.explained > 0.95
+    assert alike.agreement.fit.explained > 0.95
     assert (alike.status, "times only" in alike.reason) == ("unobservable", True), alike.reason
 
 

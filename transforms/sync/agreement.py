@@ -8,8 +8,8 @@ from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
+from align.transforms.sync.explained import Explained, explain
 from align.transforms.sync.gyro import GyroIntegral
 from align.transforms.sync.joint import joint_line
 from align.transforms.sync.line import MAX_DRIFT, TYPICAL_DRIFT, Line, find_line, fit_line, scatter
@@ -23,7 +23,6 @@ from align.transforms.sync.search import (
     moments,
     offset_grid,
     refine_offset,
-    without_bias,
 )
 
 Floats = NDArray[np.float64]
@@ -34,6 +33,7 @@ STEP = 0.01
 _NEAR = 0.015  # seconds from the line within which a window's best answer is the line's answer ...
 _NEAR_SIGMAS, _NEAR_MOST = 4.0, 0.04  # ... or within its own error, where slow motion blurs the answer
 _LEAST_TOGETHER = 3  # windows that agree, below which nothing is gained by fitting them at once
+_BY_ITSELF_S = 1e-3  # by so much windows, one by one, are wrong alike where motion is slow (0.5 ms measured)
 _CONTRADICTED = 9.2  # squared standard errors between two lines: 1 % of true ones are further apart
 _ROUNDS = 2
 _FINE_REACH, _FINE_TILT, _FINE_STEP = (
@@ -43,10 +43,6 @@ _FINE_REACH, _FINE_TILT, _FINE_STEP = (
 )  # seconds about the coarse line: level, tilt at the ends
 _TILTS = 81
 _UNKNOWN = np.diag([1.0, 1e-6])  # of (offset, drift), where no window could refine them
-_TELLING = 8.0  # times its noise from which an axis must be explained too
-_SMOOTH_S = 0.15  # Gaussian that parts slow from quick motion: about 1 Hz
-_HALF_POWER = 0.13  # of a Gaussian's standard deviation times the frequency whose power it halves
-_MOST_NOISE = 0.5  # share of the gyro's noise in its quick motion beyond which that tells nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +80,14 @@ class Agreement:
         mapping: the map common to all windows.
         checks: one per window.
         rivalry: evidence of the best other answer over that of this one, 0 to 1.
-        explained: share of the seen rotation's power that gyro, map and line explain, 0 to 1.
-        weakest: the same share on that of the picture's principal axes where it is least, of those that turn
-            well above noise; 1 where none does. Motion that happens to look alike does so on one axis.
-        unexplained: what is left, root mean square, in standard errors of picture and gyro.
-        quick_gain: gain of quick motion (above some 1 Hz) over that of slow motion: 1 for a camera that shows
-            what it records, near 0 for a picture that was stabilised, NaN where there is too little of it.
-        own_gain: the same, parted at the motion's own frequency: what smooths a slow motion shows only there.
-        axes: principal axes that turn well above noise.
-        swings: how often the rotation turns round, about: the fewer, the likelier two motions look alike.
+        fit: how far line and map explain what the picture does.
     """
 
     line: Line
     mapping: Mapping
     checks: tuple[Check, ...]
     rivalry: float
-    explained: float
-    weakest: float
-    unexplained: float
-    quick_gain: float
-    own_gain: float
-    axes: int
-    swings: float
+    fit: Explained
 
 
 def evidence_curves(windows: list[Window], gyro: GyroIntegral, reach: float) -> Floats:
@@ -126,24 +108,7 @@ def find_agreement(
         return None
     line, mapping, near = refined
     checks = tuple(_check(i, windows, curves[i], gyro, offsets, line, near[i]) for i in range(len(windows)))
-    turned, seen = _side_by_side(windows, gyro, line, mapping)
-    left = seen - turned
-    shares = _shares(seen, left, float(np.median([w.noise for w in windows])))
-    swings, seconds = _swings(windows, gyro, line, mapping)
-    own_s = _HALF_POWER * 2 * seconds / max(swings, 1.0)
-    return Agreement(
-        line,
-        mapping,
-        checks,
-        found.rivalry,
-        1.0 - float((left**2).sum()) / max(float((seen**2).sum()), 1e-30),
-        min(shares, default=1.0),
-        _unexplained(left, windows, gyro),
-        _quick_gain(windows, gyro, line, mapping, _SMOOTH_S),
-        _quick_gain(windows, gyro, line, mapping, own_s),
-        len(shares),
-        swings,
-    )
+    return Agreement(line, mapping, checks, found.rivalry, explain(windows, gyro, line, mapping))
 
 
 _Near = list[tuple[float, float]]
@@ -166,7 +131,8 @@ def _refined(windows: list[Window], gyro: GyroIntegral, coarse: Line) -> tuple[L
         if not close.any():
             return line, mapping, near
         line = fit_line(centres[close], offset[close], sigma[close])
-    return _together(windows, gyro, line, offset, sigma) or line, mapping, near
+    vague = replace(line, covariance=line.covariance + np.diag([_BY_ITSELF_S**2, 0.0]))
+    return _together(windows, gyro, vague, offset, sigma) or vague, mapping, near
 
 
 def _together(
@@ -257,92 +223,3 @@ def _best_is(at: float, tolerance: float, offsets: Floats, curve: Floats) -> boo
     if not np.isfinite(curve).any():
         return False
     return bool(abs(float(offsets[int(np.nanargmax(curve))]) - at) <= tolerance)
-
-
-def predicted_and_seen(
-    window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping
-) -> tuple[Floats, Floats]:
-    """Rotation predicted by gyro, line and map, and that seen: float64 [n, 3] each, where the gyro covers."""
-    at = np.array([line.offset_at(window.centre)])
-    rotation, covered = gyro_rotation(window, gyro, at, line.drift)
-    length, good = window.end - window.start, covered[0] > 0
-    turned = without_bias(rotation, covered, length)[0] @ mapping.matrix
-    return turned[good], without_bias(window.seen[None], covered, length)[0][good]
-
-
-def _side_by_side(
-    windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping
-) -> tuple[Floats, Floats]:
-    pairs = [predicted_and_seen(w, gyro, line, mapping) for w in windows]
-    return np.concatenate([p for p, _ in pairs]), np.concatenate([s for _, s in pairs])
-
-
-def _shares(seen: Floats, left: Floats, noise: float) -> list[float]:
-    """Explained shares on those principal axes of ``seen`` that stand out of the noise."""
-    if not len(seen):
-        return []
-    _, axes = np.linalg.eigh(seen.T @ seen)
-    power, rest = ((seen @ axes) ** 2).mean(axis=0), ((left @ axes) ** 2).mean(axis=0)
-    told = power > (_TELLING * noise) ** 2
-    return [float(share) for share in 1 - rest[told] / power[told]]
-
-
-def _swings(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> tuple[float, float]:
-    """Twice the root mean square frequency of the predicted rotation, times how long it is seen; and that.
-
-    The frequency of zero crossings of Gaussian noise (Rice 1944), from the power of the derivative.
-    """
-    power = slope = seconds = 0.0
-    for window in windows:
-        turned, _, step = _rates(window, gyro, line, mapping)
-        if len(turned) < 20:
-            continue
-        smooth = gaussian_filter1d(turned, _SMOOTH_S / 3 / step, axis=0)
-        power += float(((smooth - smooth.mean(axis=0)) ** 2).sum())
-        slope += float((np.diff(smooth, axis=0) ** 2).sum()) / step**2
-        seconds += len(turned) * step
-    return seconds * float(np.sqrt(slope / power)) / np.pi if power else 0.0, seconds
-
-
-def _rates(window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping) -> tuple[Floats, Floats, float]:
-    """:func:`predicted_and_seen` per second, for intervals differ in length, and their mean length."""
-    turned, seen = predicted_and_seen(window, gyro, line, mapping)
-    _, covered = gyro_rotation(window, gyro, np.array([line.offset_at(window.centre)]), line.drift)
-    length = (window.end - window.start)[covered[0] > 0, None]
-    return turned / length, seen / length, float(length.mean()) if len(length) else 0.0
-
-
-def _unexplained(left: Floats, windows: list[Window], gyro: GyroIntegral) -> float:
-    length = float(np.median(np.concatenate([w.end - w.start for w in windows])))
-    error = np.hypot(np.median([w.noise for w in windows]), gyro.noise(length))
-    return float(left.std() / max(float(error), 1e-12)) if len(left) else 0.0
-
-
-def _quick_gain(
-    windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping, parted_s: float
-) -> float:
-    """Gain of the quick over that of the slow part of the predicted rotation, in what was seen.
-
-    ``parted_s`` is the standard deviation of the Gaussian that leaves the slow part. The gyro's own noise is
-    quick, and no picture shows it: where it is not much less than the motion, nothing is said.
-    """
-    slow_quick, seen, noise, steps = [], [], [], []
-    for window in windows:
-        turned, by_picture, step = _rates(window, gyro, line, mapping)
-        if len(turned) < 20:
-            continue
-        slow = gaussian_filter1d(turned, parted_s / step, axis=0)
-        slow_quick.append(np.stack([slow.ravel(), (turned - slow).ravel()], axis=1))
-        seen.append(by_picture.ravel())
-        noise.append(window.noise / step)
-        steps.append(step)
-    if not seen:
-        return float("nan")
-    parts, picture = np.concatenate(slow_quick), np.concatenate(seen)
-    step = float(np.median(steps))
-    of_gyro = (gyro.noise(step) / step) ** 2 * float((mapping.matrix**2).sum()) / 3
-    share = of_gyro / max(float(parts[:, 1].var()), 1e-30)
-    if parts[:, 1].std() < 2 * np.median(noise) or share > _MOST_NOISE:
-        return float("nan")
-    gain = np.linalg.lstsq(parts, picture, rcond=None)[0]
-    return float(gain[1] / gain[0] / (1 - share)) if abs(gain[0]) > 0.05 else float("nan")

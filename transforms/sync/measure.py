@@ -160,7 +160,7 @@ def _is_settled(judgement: Judgement) -> bool:
     if agreement is None:
         return False
     if line is None:
-        hopeless = agreement.explained < _HOPELESS and 3 * judgement.agreeing < judgement.windows
+        hopeless = agreement.fit.explained < _HOPELESS and 3 * judgement.agreeing < judgement.windows
         return judgement.status == "refuted" and hopeless
     centres = [c.window.centre for c in agreement.checks]
     all_agree = judgement.agreeing == judgement.windows >= _SETTLED_WINDOWS

@@ -11,8 +11,9 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from align.transforms.sync.agreement import Agreement, Check, predicted_and_seen
+from align.transforms.sync.agreement import Agreement, Check
 from align.transforms.sync.clocks import ClockRow
+from align.transforms.sync.explained import predicted_and_seen
 from align.transforms.sync.gyro import GyroIntegral
 from align.transforms.sync.line import Line
 from align.transforms.sync.measure import Measured, Piece

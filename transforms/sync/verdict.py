@@ -124,7 +124,7 @@ def _weigh(agreement: Agreement, gyro: GyroIntegral, options: SyncOptions) -> Ju
         line = agreement.line
         worst = max((abs(line.offset_at(c.window.centre)) for c in covered), default=0.0)
         status: SyncStatus = "corrected" if worst > options.threshold_s else "verified"
-        return Judgement(status, f"{of}; {agreement.explained:.0%} explained", *seen, line, agreement)
+        return Judgement(status, f"{of}; {agreement.fit.explained:.0%} explained", *seen, line, agreement)
     if len(moving) < LEAST_WINDOWS:
         reason = f"the picture turns in {len(moving)} windows only: {objection.words}"
         return Judgement("unobservable", reason, *seen, agreement=agreement)
@@ -152,19 +152,20 @@ class _Objection:
 
 def _objection(agreement: Agreement, judged: int, agreeing: int) -> _Objection | None:
     """What speaks against the line first and loudest; None where nothing does."""
+    fit = agreement.fit
     centres = [c.window.centre for c in agreement.checks]
     sigma = max(agreement.line.sigma_at(t) for t in (centres[0], centres[-1]))
     taught = sum(c.by_others for c in agreement.checks if c.agrees)
-    if agreement.explained < _EXPLAINED:
-        return _Objection(f"the gyro explains {agreement.explained:.0%} of what the picture does", True)
+    if fit.explained < _EXPLAINED:
+        return _Objection(f"the gyro explains {fit.explained:.0%} of what the picture does", True)
     if agreeing < max(LEAST_WINDOWS, _SHARE * judged):
         return _Objection(f"only {agreeing} of {judged} windows agree with one line", True)
     if 2 * taught < agreeing:
         return _Objection("the windows agree on the time, but not on one map from gyro to picture", True)
-    if agreement.quick_gain < _QUICK_GAIN:
-        words = f"the picture shows {agreement.quick_gain:.0%} of the gyro's quick motion: it was stabilised"
+    if fit.quick_gain < _QUICK_GAIN:
+        words = f"the picture shows {fit.quick_gain:.0%} of the gyro's quick motion: it was stabilised"
         return _Objection(words, True)
-    gain = float(np.fmin(agreement.quick_gain, agreement.own_gain))
+    gain = float(np.fmin(fit.quick_gain, fit.own_gain))
     if gain < _WHOLE_GAIN:
         return _Objection(
             f"the picture shows {gain:.0%} of the gyro's quicker motion: it may be steadied", False
@@ -173,14 +174,14 @@ def _objection(agreement: Agreement, judged: int, agreeing: int) -> _Objection |
         return _Objection(
             f"the motion repeats itself: another offset explains {agreement.rivalry:.0%} as much", False
         )
-    if agreement.weakest < _WEAKEST:
-        words = f"on one axis the gyro explains {agreement.weakest:.0%} only: the motions may just look alike"
+    if fit.weakest < _WEAKEST:
+        words = f"on one axis the gyro explains {fit.weakest:.0%} only: the motions may just look alike"
         return _Objection(words, False)
-    if agreement.unexplained > _UNEXPLAINED:
-        words = f"what the gyro leaves unexplained is {agreement.unexplained:.0f} times the noise"
+    if fit.unexplained > _UNEXPLAINED:
+        words = f"what the gyro leaves unexplained is {fit.unexplained:.0f} times the noise"
         return _Objection(words, False)
-    if agreement.swings < _FEW_SWINGS and (why := _too_alike(agreement, judged, agreeing)):
-        return _Objection(f"the motion turns round some {agreement.swings:.0f} times only, and {why}", False)
+    if fit.swings < _FEW_SWINGS and (why := _too_alike(agreement, judged, agreeing)):
+        return _Objection(f"the motion turns round some {fit.swings:.0f} times only, and {why}", False)
     if abs(agreement.line.drift) > MAX_DRIFT:
         return _Objection(f"it would mean a drift of {agreement.line.drift * 1e6:.0f} ppm", False)
     if sigma > _SHARPEST:
@@ -192,9 +193,9 @@ def _too_alike(agreement: Agreement, judged: int, agreeing: int) -> str:
     """What keeps a slow or short motion from being told apart from others; "" where nothing does."""
     if agreeing < judged:
         return f"{judged - agreeing} of {judged} windows disagree"
-    few = (_FEW_WEAKEST, _FEW_UNEXPLAINED) if agreement.axes > 1 else (_LONE_WEAKEST, _LONE_UNEXPLAINED)
-    if agreement.weakest < few[0]:
-        return f"on one axis the gyro explains {agreement.weakest:.0%} only"
-    if agreement.unexplained > few[1]:
-        return f"what the gyro leaves unexplained is {agreement.unexplained:.0f} times the noise"
+    few = (_FEW_WEAKEST, _FEW_UNEXPLAINED) if agreement.fit.axes > 1 else (_LONE_WEAKEST, _LONE_UNEXPLAINED)
+    if agreement.fit.weakest < few[0]:
+        return f"on one axis the gyro explains {agreement.fit.weakest:.0%} only"
+    if agreement.fit.unexplained > few[1]:
+        return f"what the gyro leaves unexplained is {agreement.fit.unexplained:.0f} times the noise"
     return ""
