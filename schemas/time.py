@@ -35,6 +35,12 @@ def tick_clock(time_base: Fraction, offset_ns: int = 0) -> Callable[[int], int]:
     return lambda ticks: (factor * ticks + denominator) // (2 * denominator) - offset_ns
 
 
+def latest_tick(time_ns: int, time_base: Fraction, offset_ns: int = 0) -> int:
+    """The last tick whose :func:`tick_clock` time is not after an instant."""
+    ticks = (time_ns + offset_ns) * time_base.denominator // (NS * time_base.numerator)
+    return ticks + 1 if tick_clock(time_base, offset_ns)(ticks + 1) <= time_ns else ticks
+
+
 def seconds_to_ns(seconds: float | str | Fraction) -> int:
     """Nanoseconds of a number of seconds.
 

@@ -39,9 +39,6 @@ _INTERLEAVE_NS = 10 * NS
 _JUMP_NS = 10 * NS
 """Shorter stretches are read through, unless a table of all packets shows what lies between."""
 
-_REORDER_FRAMES = 8
-"""A frame's keyframe is looked for so much earlier by its decoding time, which precedes that of display."""
-
 _WAKE_NS = NS + NS // 10
 """Video is read again so much before the keyframe: libavformat gives the packets of an MP4 in the order
 of the file where streams are less than a second apart, else in that of decoding."""
@@ -122,7 +119,6 @@ class _Reader:
             video = _stream(container, media.video.index, VideoStream)
             self._video = VideoTargets(video, media.video, (t for r in requests for t in r.targets_ns))
             self._table = SampleTable.of(container, video, offset)
-            self._reorder_ns = _REORDER_FRAMES * media.video.frame_ns
         wanted = [r.audio for r in requests if r.audio is not None]
         if media.audio is not None and wanted:
             audio = _stream(container, media.audio.index, AudioStream)
@@ -229,7 +225,7 @@ class _Reader:
     def _is_far(self, need_ns: int, at_ns: int) -> bool:
         """Whether what lies between is worth a seek."""
         if self._table is not None:
-            return self._table.keyframe_ns(need_ns - self._reorder_ns) > at_ns + NS
+            return self._table.keyframe_ns(need_ns) > at_ns + NS
         if need_ns - at_ns < _JUMP_NS:
             return False
         before = bisect_right(self._keyframes, need_ns - NS)
@@ -240,7 +236,7 @@ class _Reader:
         if self._video is None or self._audio is None or self._table is None or not self._may_seek:
             return
         need = self._video.need_ns()
-        wake = _NEVER_NS if need is None else self._table.keyframe_ns(need - self._reorder_ns) - _WAKE_NS
+        wake = _NEVER_NS if need is None else self._table.keyframe_ns(need) - _WAKE_NS
         if wake > self._at_ns:
             self._video.stream.discard = Discard.all
             self._wake_ns = wake

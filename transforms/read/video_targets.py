@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from math import floor
 
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from align.schemas.media import VideoInfo
-from align.schemas.time import NS, tick_clock, ticks_to_ns
+from align.schemas.time import latest_tick, tick_clock, ticks_to_ns
 from align.transforms.read.container import time_base
 from align.transforms.read.frames import DecodedFrame, Run, RunAssembler, RunDecoder
 from align.transforms.read.nal import entry_test
@@ -138,8 +137,7 @@ class VideoTargets:
     def _ticks(self, time_ns: int) -> int:
         """The latest tick that is not after an instant; before the first frame, that frame's."""
         time = max(time_ns, self._info.span.start_ns)
-        ticks = floor((time + self._info.clock_offset_ns) / (self._base * NS))
-        return ticks + 1 if self._ns(ticks + 1) <= time else ticks
+        return latest_tick(time, self._base, self._info.clock_offset_ns)
 
 
 class SampleTable:
@@ -150,6 +148,7 @@ class SampleTable:
         self._base = time_base(stream)
         self._offset_ns = clock_offset_ns
         self._ns = tick_clock(self._base, clock_offset_ns)
+        self._delay = max((stream.start_time or 0) - self._entries[0].timestamp, 0)
 
     @classmethod
     def of(cls, container: InputContainer, stream: VideoStream, clock_offset_ns: int) -> SampleTable | None:
@@ -159,7 +158,11 @@ class SampleTable:
         return cls(stream, clock_offset_ns) if whole and is_mp4 else None
 
     def keyframe_ns(self, time_ns: int) -> int:
-        """Decoding time of the last keyframe that is decoded at or before an instant, else of the first."""
-        ticks = floor((time_ns + self._offset_ns) / (self._base * NS))
+        """When the last keyframe shown at or before an instant is decoded; before all, the first one.
+
+        Keyframes are taken to be shown as long after their decoding as the first frame is. Whoever jumps to
+        one looks whether it is.
+        """
+        ticks = latest_tick(time_ns, self._base, self._offset_ns) - self._delay
         found = self._entries.search_timestamp(ticks, backward=True, any_frame=False)
         return self._ns(self._entries[max(found, 0)].timestamp)
