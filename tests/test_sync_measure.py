@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -147,6 +148,25 @@ def test_motion_that_repeats_itself_is_never_verified():
     assert verdict(picture(angle, 30), gyro_of(rate, 30, 0.2))[0].line is None
 
 
+@pytest.mark.parametrize("sigma_s", [0.15, 0.3, 1.0])
+def test_slow_turns_that_were_steadied_are_not_believed(sigma_s):
+    turn = 2 * np.pi * np.array([0.12, 0.17, 0.23, 0.31, 0.36, 0.4])
+    phase = np.random.default_rng(1).uniform(0, 6.3, (3, 6))
+
+    def summed(t, wave, factor):
+        return (0.15 * factor * wave(turn * t[:, None, None] + phase)).sum(2)
+
+    def rate(t):
+        return summed(t, np.cos, 1.0)
+
+    def angle(sigma):  # a Gaussian takes from each sine what its frequency tells
+        return lambda t: summed(t, np.sin, np.exp(-((sigma * turn) ** 2) / 2) / turn)
+
+    gyro = gyro_of(rate, 150, 0.2)
+    assert verdict(picture(angle(0.0), 150), gyro)[0].status == "corrected"
+    assert verdict(picture(angle(sigma_s), 150), gyro)[0].line is None
+
+
 def slow_turns(seed: int, axes: int, seconds: float = 40.0):
     """Looking around slowly, some 0.3 Hz, about one axis or about all; angles and rates as in ``turning``."""
     rng = np.random.default_rng(seed)
@@ -257,6 +277,16 @@ def test_a_leap_at_a_joint_makes_two_pieces_each_right():
     np.testing.assert_allclose(
         clock_map(found.rows).to_recording(np.array([50_300_000_000])), 50 * NS, atol=1e6
     )
+
+
+def test_a_leap_where_only_the_rows_know_of_another_instrument_makes_two_pieces_too():
+    angle, rate = turning(8)
+    imu = replace(with_leap(gyro_of(rate, 60), 32.0, 0.3), joints_ns=(0, 32_300_000_000))
+    found = measure_imu("r", TimeSpan(0, 60 * NS), (), imu, Eye(angle), REACH)
+    assert [r.status for r in found.rows] == ["verified", "corrected"]
+    assert abs(found.rows[1].offset_ns + 300_000_000) < 1_000_000
+    once = measure_imu("r", TimeSpan(0, 60 * NS), (32 * NS,), imu, Eye(angle), REACH)
+    assert [r.status for r in once.rows] == ["verified", "corrected"]  # the same joint, told twice
 
 
 def test_joints_without_a_break_stay_one_piece():
