@@ -25,7 +25,9 @@ import av
 from rich.console import Console
 from rich.table import Table
 
-from align.pipeline.run import workers_for
+from align.pipeline.config import RunConfig
+from align.pipeline.resume import look_at_inputs
+from align.pipeline.workers import workers_for
 from benchmarks.figures import Figure, figures, ratios, spread
 from benchmarks.recordings import CLIP, CLIPS, FPS, Download, ffmpeg, lay_out, make
 from benchmarks.rounds import Taken, Variant, code_version, left, take_rounds
@@ -122,6 +124,9 @@ def worker_variants(folder: Path) -> Iterator[Variant]:
             command = (*run, "--workers", workers, "--limit", str(copies))
             seconds = LARGE_S_PER_H * hours / (1 if workers == "1" or size == "small" else 1.8) + 5
             name = f"{size} job, --workers {workers}"
+            if workers == "auto":
+                config = RunConfig("ego4d", str(download.root), limit=copies)
+                name += f" ({workers_for(look_at_inputs(config).work_s)})"
             yield Variant(name, command, hours, "", rounds, seconds, watch_memory=True)
 
 
@@ -151,11 +156,10 @@ def show_workers(found: dict[str, Figure], hours: dict[str, float]) -> None:
         aim = {"large": RATE_OF_TWO, "small": 0.95}[size] if not name.endswith("1") else None
         if name.endswith("small job, --workers 2"):
             aim = None
-        chosen = f" (took {workers_for(hours[name] * 3600)})" if name.endswith("auto") else ""
         met = "" if aim is None else "ok" if times and median(times) >= aim else "MISSED"
         cpu = [c * hours[name] for c in figure.cpu.values()]
         table.add_row(
-            *(name + chosen, spread([*figure.wall_s.values()], ".1f"), spread(cpu, ".1f")),
+            *(name, spread([*figure.wall_s.values()], ".1f"), spread(cpu, ".1f")),
             *(spread(times, ".2f"), f"≥ {aim}" if aim else "", f"{figure.peak_mb or 0:.0f} MB", met),
         )
     Console(width=140).print(table)

@@ -15,6 +15,7 @@ from align.pipeline.lock import LOCK, refuse_if_held
 from align.pipeline.planning import list_recordings
 from align.pipeline.storage import exists, is_remote, join, sizes_and_stamps
 from align.pipeline.stores import store
+from align.pipeline.workers import ALONE_BELOW_S, claimed_work_s
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.recording import Recording
 from align.schemas.wire import to_plain
@@ -37,12 +38,12 @@ class Inputs:
 
     Attributes:
         facts: by recording id.
-        media_s: seconds of media, by the metadata.
+        work_s: CPU seconds that reading them should take, counted until one process is clearly too few.
         fault: the first fault of the source, in words.
     """
 
     facts: Facts = field(default_factory=dict)
-    media_s: float = 0.0
+    work_s: float = 0.0
     fault: str = ""
 
 
@@ -56,7 +57,8 @@ def look_at_inputs(config: RunConfig) -> Inputs:
     for item in list_recordings(config):
         if isinstance(item, Recording):
             found.facts[item.recording_id] = _facts(item, stamps)
-            found.media_s += item.span.length_ns / 1e9 if item.span else 0.0
+            if found.work_s <= ALONE_BELOW_S:
+                found.work_s += claimed_work_s(item, config)
         else:
             found.fault = found.fault or item.detail
     if not found.facts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from align.pipeline.resume import (
 from align.pipeline.stopping import Finished, Leave, last_word, stoppable
 from align.pipeline.storage import is_remote, use_options
 from align.pipeline.stores import store
+from align.pipeline.workers import workers_for
 from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.time import NS
 from align.transforms.plan.splits import parse_splits
@@ -35,12 +35,6 @@ from align.transforms.write.commit import read_json
 from align.transforms.write.manifest import FAILURES
 
 Show = Callable[[Counter[str]], None]
-
-# Below this much estimated work a second process costs more to start (about 5 CPU s) than it saves.
-_ALONE_BELOW_S = 60.0
-
-# Measured on 1080p H.264 with a picture per 5 s: 110 to 450 CPU s an hour of media, by GOP length.
-_CPU_PER_MEDIA_S = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
 
             from align.pipeline.graph import build
             from align.pipeline.runners import choose_runner, pipeline_options, stage_counts
-        workers = config.workers or workers_for(inputs.media_s)
+        workers = config.workers or workers_for(inputs.work_s)
         options = pipeline_options(config, workers)
         done = None
 
@@ -138,11 +132,6 @@ def check(config: RunConfig) -> Inputs:
     refuse_if_held(store(config.output), config.output)
     refuse_unfit(config, inputs)
     return inputs
-
-
-def workers_for(media_s: float) -> int:
-    """All cores for a long job, one process for a short one, judged by the metadata's durations."""
-    return (os.cpu_count() or 1) if media_s * _CPU_PER_MEDIA_S > _ALONE_BELOW_S else 1
 
 
 def result_of(config: RunConfig, *, already: bool = False) -> RunResult:
