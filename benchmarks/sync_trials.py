@@ -82,7 +82,7 @@ STABILISED = {
 }
 """Pictures that do not show what their gyros hold; half as many of each."""
 BEYOND_S = (5.4, 9.0, -6.0, -12.0, 17.0)
-"""Clocks out of a reach of 5 s."""
+"""True offsets out of a reach of 5 s."""
 
 
 @dataclass
@@ -227,7 +227,11 @@ def unbelievable(trials: list[Trial], count: int, processes: int) -> None:
     plain = [i for i, t in enumerate(trials) if t.kind in KINDS]
     smooth = [i for i, t in enumerate(trials) if t.kind in STABILISED]
     sorts = {(i, i, 0): "stabilised" for i in smooth}
-    sorts |= {(i, i, round(s * NS)): "out of reach" for i in plain for s in BEYOND_S}
+    sorts |= {
+        (i, i, round((trials[i].options.imu_offset_s - s) * NS)): "out of reach"
+        for i in plain
+        for s in BEYOND_S
+    }
     others = [(a, b, 0) for a in plain + smooth for b in plain if a != b]
     np.random.default_rng(1).shuffle(others)
     sorts |= dict.fromkeys(map(tuple, others[: max(0, count - len(sorts))]), "foreign")

@@ -327,6 +327,23 @@ def test_the_gyro_integrates_to_the_differences_of_orientation(kind):
     assert (turned.inv() * (first.inv() * last)).magnitude() < 1e-5
 
 
+@pytest.mark.parametrize("sigma", [0.2, 1.0])
+def test_a_steadied_path_lacks_of_each_swing_what_a_gaussian_takes(sigma):
+    options = SynthOptions(motion="pan", duration_s=30)
+    camera = motion.move(options, 0, story.tell(options, 0))
+    seconds = np.arange(0, 30, 0.1)
+    angles = [
+        sum(
+            a * math.exp(-((2 * math.pi * f * sigma) ** 2) / 2) * np.sin(2 * math.pi * f * seconds + p)
+            for a, f, p in sines
+        )
+        for sines in camera.sines
+    ]
+    expected = Rotation.from_euler("YXZ", np.stack(angles, axis=1)).as_matrix()
+    inner = slice(60, -60)  # the path ends with the picture, where a Gaussian has nothing to go on
+    np.testing.assert_allclose(camera.steadied(seconds, sigma)[inner], expected[inner], atol=1e-3)
+
+
 def test_a_pan_turns_at_20_degrees_per_second_rms():
     options = SynthOptions(motion="pan", duration_s=600)
     rates = motion.move(options, 0, story.tell(options, 0)).angular_velocity(np.arange(0, 600, 0.1))

@@ -64,7 +64,7 @@ def joint_line(windows: Sequence[Window], gyro: GyroIntegral, line: Line) -> Lin
         if int(rows.follows.sum()) < _LEAST_ROWS:
             return None
         step, covariance = _step(rows, gyro, line.drift)
-        line = Line(line.at, line.offset + step[0], line.drift + step[1], covariance)
+        line = Line(line.at, line.offset + float(step[0]), line.drift + float(step[1]), covariance)
         if abs(step[0]) < 1e-7:
             break
     return line
