@@ -137,7 +137,8 @@ def as_os_error() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise
-        raise OSError(errno.EIO, str(error)) from error
+        said = error.args[0] if error.args else type(error).__name__
+        raise OSError(errno.EIO, str(said)) from error
 
 
 def list_names(folder: str) -> frozenset[str]:
