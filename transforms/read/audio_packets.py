@@ -19,8 +19,8 @@ PREROLL_NS = NS // 4
 PREROLL_PACKETS = 4
 """At least so many packets before the window's audio, where the stream has them."""
 
-PREROLL_REACH_NS = NS
-"""None of these begins earlier before it: what precedes a hole serves nothing behind it."""
+REACH_NS = NS
+"""No packet farther from a window's audio serves it: what lies beyond a hole is another matter."""
 
 _SWEEP = 64  # packets between two looks for those that no window will want
 
@@ -112,9 +112,9 @@ def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan
 
     The first is the earlier of: the first one that ends later than ``PREROLL_NS`` before the span, and the
     one ``PREROLL_PACKETS`` before the first that reaches into it; of packets that do not reach into it, none
-    that begins more than ``PREROLL_REACH_NS`` before it. The last is the first that begins at or
-    after the span's end, for decoders that put out a block late. Where no packet reaches into the span, none
-    serves it.
+    that begins more than ``REACH_NS`` before it. The last is the first that begins at or after the span's
+    end, for decoders that put out a block late, unless it begins more than ``REACH_NS`` later. Where no
+    packet reaches into the span, none serves it.
 
     Args:
         starts_ns: ascending starts of the packets, ns.
@@ -126,5 +126,7 @@ def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan
     after = bisect_left(starts_ns, span.end_ns)
     if inside >= after:
         return slice(0, 0)
-    near = bisect_left(starts_ns, span.start_ns - PREROLL_REACH_NS)
-    return slice(min(max(near, min(settled, inside - PREROLL_PACKETS)), inside), after + 1)
+    near = bisect_left(starts_ns, span.start_ns - REACH_NS)
+    first = min(max(near, min(settled, inside - PREROLL_PACKETS)), inside)
+    late = after < len(starts_ns) and starts_ns[after] <= span.end_ns + REACH_NS
+    return slice(first, after + late)

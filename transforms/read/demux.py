@@ -117,8 +117,9 @@ class _Reader:
         self._video = self._table = self._audio = None
         if media.video is not None:
             video = _stream(container, media.video.index, VideoStream)
-            self._video = VideoTargets(video, media.video, (t for r in requests for t in r.targets_ns))
-            self._table = SampleTable.of(container, video, offset)
+            self._table = SampleTable.of(container, video, media.video)
+            targets = (t for r in requests for t in r.targets_ns)
+            self._video = VideoTargets(video, media.video, targets, self._table)
         wanted = [r.audio for r in requests if r.audio is not None]
         if media.audio is not None and wanted:
             audio = _stream(container, media.audio.index, AudioStream)
@@ -135,7 +136,6 @@ class _Reader:
         self._may_seek = True
         self._sought_ns = self._start_ns
         self._wake_ns: int | None = None  # while video is stepped over: until when
-        self._is_landing = False  # between waking and the first keyframe after it
         self._packets_read = self._bytes_read = 0
 
     def window(self, request: WindowRequest) -> WindowMedia:
@@ -188,11 +188,10 @@ class _Reader:
                 self._wake()
 
     def _take_video(self, video: VideoTargets, packet: Packet[VideoStream]) -> None:
-        if self._is_landing and video.is_entry(packet):
-            self._is_landing = False
+        if video.is_landing and video.is_entry(packet):
             need = video.need_ns()
-            if need is not None and self._at_ns > need:  # the keyframe was stepped over
-                self._seek_to_need()
+            if need is not None and self._at_ns > need:
+                self._go_back(video)
                 return
         video.push(packet)
         if self._audio is not None and self._at_ns > self._audio.last_ns + _INTERLEAVE_NS:
@@ -204,8 +203,9 @@ class _Reader:
 
     def _end(self) -> None:
         """The file has ended, for what is listened to."""
-        if self._wake_ns is not None and self._video is not None and self._video.left:
-            self._seek_to_need()
+        video = self._video
+        if video is not None and video.left and (self._wake_ns is not None or video.is_landing):
+            self._go_back(video)
             return
         for reader in (self._video, self._audio):
             if reader is not None:
@@ -245,10 +245,11 @@ class _Reader:
         if self._video is not None:
             self._video.stream.discard = Discard.default
             self._video.restart(from_start=False)
-            self._wake_ns, self._is_landing = None, True
+            self._wake_ns = None
 
-    def _seek_to_need(self) -> None:
-        """Go back for what was stepped over."""
+    def _go_back(self, video: VideoTargets) -> None:
+        """Read on from before what was stepped over and is needed after all."""
+        video.missed()
         if self._audio is not None:
             self._audio.restart()
         need = self._need_ns()
@@ -310,7 +311,7 @@ class _Reader:
 
     def _restart(self, packets: Iterator[_AnyPacket], at_ns: int, *, from_start: bool) -> None:
         self._packets, self._at_ns = packets, at_ns
-        self._wake_ns, self._is_landing = None, False
+        self._wake_ns = None
         if self._video is not None:
             self._video.restart(from_start=from_start)
         if self._audio is not None:

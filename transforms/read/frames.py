@@ -47,7 +47,8 @@ class Run:
     Attributes:
         packets: from the keyframe on; leading pictures of the next keyframe, with that keyframe and what
             lies between, at the end.
-        end: presentation time (ticks) of the next keyframe; None at the end of the stream.
+        end: presentation time (ticks) of the next keyframe, or an earlier one before which every picture is
+            among the packets; None at the end of the stream.
     """
 
     packets: tuple[Packet[VideoStream], ...]
@@ -107,6 +108,21 @@ class RunAssembler:
                     f"{MAX_RUN_BYTES >> 20} MB of video without a keyframe: re-encode it with more of them"
                 )
                 raise AlignError("no_keyframes", detail)
+
+    @property
+    def is_landing(self) -> bool:
+        """Whether packets are left out until the next one at which decoding can begin."""
+        return not self._from_start and not self._own
+
+    def begun_with(self, dts: int) -> bool:
+        """Whether a run is being gathered whose keyframe is decoded at ``dts``, and no later one is known."""
+        return bool(self._own) and not self._next and self._own[0].dts == dts
+
+    def cut(self, end: int) -> Run:
+        """The run as far as it was gathered, for what is shown before ``end``; its rest is left out."""
+        run = Run(tuple(self._own), end)
+        self._own, self._own_bytes, self._from_start = [], 0, False
+        return run
 
     def finish(self) -> Iterator[Run]:
         """Yield what is left at the end of the stream."""

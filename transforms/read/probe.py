@@ -100,7 +100,10 @@ def _describe(stream: Stream) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """A packet's times in ticks of its stream, its size, and the byte of the file after it."""
+    """A packet's times in ticks of its stream, its size, and the byte of the file after it.
+
+    ``delay`` is how long after its decoding it is shown.
+    """
 
     pts: int
     duration: int
@@ -108,6 +111,7 @@ class _Timed:
     shown: bool
     size: int
     ends_at: int
+    delay: int
 
 
 def _timed_packets(container: InputContainer, stream: Stream) -> Iterator[_Timed]:
@@ -116,7 +120,8 @@ def _timed_packets(container: InputContainer, stream: Stream) -> Iterator[_Timed
         if packet.pts is not None:
             shown, size = not packet.is_discard, packet.size
             ends_at = (packet.pos or 0) + size
-            yield _Timed(packet.pts, packet.duration or 0, packet.is_keyframe, shown, size, ends_at)
+            delay = 0 if packet.dts is None else packet.pts - packet.dts
+            yield _Timed(packet.pts, packet.duration or 0, packet.is_keyframe, shown, size, ends_at, delay)
 
 
 def _first_packets(container: InputContainer, stream: Stream) -> list[_Timed]:
@@ -156,6 +161,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -
         clock_offset_ns=offset,
         frames=stream.frames,
         keyframes_ns=tuple(ticks_to_ns(k, base) - offset for k in survey.keyframes),
+        keyframe_delay_ns=ticks_to_ns(survey.delay, base),
         bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
         shortfall_ns=ticks_to_ns(max(survey.promised - survey.held, 0), base),
@@ -210,6 +216,7 @@ class _Survey:
         size: bytes of all packets; 0 where that is not known.
         promised: when the video ends by the header; 0 where it does not say.
         held: when what the file holds ends.
+        delay: a keyframe is shown at most so long after its decoding.
     """
 
     last_pts: int
@@ -218,6 +225,7 @@ class _Survey:
     size: int = 0
     promised: int = 0
     held: int = 0
+    delay: int = 0
 
 
 def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload) -> _Survey:
@@ -228,16 +236,18 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
     file.blank = True
     container.flags |= _NO_PARSE
     rewind(container)
-    last, size, keyframes, held = (stream.start_time or 0, 0), 0, [], None
+    last, size, keyframes, delay, held = (stream.start_time or 0, 0), 0, [], 0, None
     for packet in _timed_packets(container, stream):
         size += packet.size
         if packet.shown:
             last = max(last, (packet.pts, packet.duration))
             if packet.keyframe:
                 keyframes.append(packet.pts)
+                delay = max(delay, packet.delay)
             if packet.ends_at > file.size:
                 held = packet.pts if held is None else min(held, packet.pts)
-    return _Survey(*last, tuple(sorted(keyframes)), size, sum(last), sum(last) if held is None else held)
+    end = sum(last)
+    return _Survey(*last, tuple(sorted(keyframes)), size, end, end if held is None else held, delay)
 
 
 def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:

@@ -27,9 +27,16 @@ class VideoTargets:
         stream: what is read.
         info: the same, probed.
         targets_ns: an instant for each use that will be made of its frame, recording clock.
+        table: says which targets share a keyframe, so that a run need not be gathered beyond them.
     """
 
-    def __init__(self, stream: VideoStream, info: VideoInfo, targets_ns: Iterable[int]) -> None:
+    def __init__(
+        self,
+        stream: VideoStream,
+        info: VideoInfo,
+        targets_ns: Iterable[int],
+        table: SampleTable | None = None,
+    ) -> None:
         self.stream = stream
         self.end_ns = info.span.end_ns
         self._info = info
@@ -42,6 +49,8 @@ class VideoTargets:
         self.is_entry = entry_test(stream)
         self._assembler = RunAssembler(self.is_entry)
         self._decoder = RunDecoder(stream)
+        self._table = table
+        self._cut = self._next_cut()
 
     def _is_covered(self, target_ns: int) -> bool:
         """The first frame holds for less than a frame before its time, the last for as long after its end."""
@@ -61,10 +70,26 @@ class VideoTargets:
         """The earliest instant whose frame is still to be found, or None."""
         return max(self._pending[0], self._info.span.start_ns) if self._pending else None
 
+    @property
+    def is_landing(self) -> bool:
+        """Whether packets are left out until the next one at which decoding can begin."""
+        return self._assembler.is_landing
+
+    def missed(self) -> None:
+        """The keyframe of the next target was left out: it is shown later than the table lets think."""
+        if self._table is not None:
+            self._table.is_trusted = False
+            self._cut = self._next_cut()
+
     def push(self, packet: Packet[VideoStream]) -> None:
         """Take the next packet, in decoding order."""
         for run in self._assembler.push(packet):
             self._resolve(run)
+        if self._cut is None or packet.dts is None:
+            return
+        keyframe, last = self._cut
+        if packet.dts > last and self._assembler.begun_with(keyframe):
+            self._resolve(self._assembler.cut(packet.dts))  # nothing that comes is shown before its decoding
 
     def finish(self) -> None:
         """There are no more packets."""
@@ -92,12 +117,27 @@ class VideoTargets:
                 self._errors.pop(target, None)
         return frames, errors[0] if errors else ""
 
+    def _next_cut(self) -> tuple[int, int] | None:
+        """Ticks: when the next target's keyframe is decoded, and the last target that shares it."""
+        if self._table is None or not self._pending:
+            return None
+        ticks = map(self._ticks, self._pending)
+        last = next(ticks)
+        keyframe = self._table.keyframe(last)
+        for later in ticks:
+            if self._table.keyframe(later) != keyframe:
+                break
+            last = later
+        return keyframe, last
+
     def _resolve(self, run: Run) -> None:
         """Decode the frames of all targets that lie before the run's end."""
         targets: dict[int, int] = {}
         while self._pending and (run.end is None or self._ticks(self._pending[0]) < run.end):
             target = self._pending.popleft()
             targets[target] = self._ticks(target)
+        if targets:
+            self._cut = self._next_cut()
         if run.end is None:
             targets = self._within_reach(run, targets)
         if not targets:
@@ -141,28 +181,34 @@ class VideoTargets:
 
 
 class SampleTable:
-    """When the keyframes of an MP4's video are decoded, as its header lists them."""
+    """When the keyframes of an MP4's video are decoded, as its header lists them.
 
-    def __init__(self, stream: VideoStream, clock_offset_ns: int) -> None:
+    Each is taken to be shown as long after its decoding as the one that waits longest. Whoever jumps to a
+    keyframe looks whether it is shown in time, and says so if not: headers may lie.
+    """
+
+    def __init__(self, stream: VideoStream, info: VideoInfo) -> None:
         self._entries = stream.index_entries
         self._base = time_base(stream)
-        self._offset_ns = clock_offset_ns
-        self._ns = tick_clock(self._base, clock_offset_ns)
-        self._delay = max((stream.start_time or 0) - self._entries[0].timestamp, 0)
+        self._offset_ns = info.clock_offset_ns
+        self._ns = tick_clock(self._base, info.clock_offset_ns)
+        self._delay = -latest_tick(-info.keyframe_delay_ns, self._base)
+        self.is_trusted = True
 
     @classmethod
-    def of(cls, container: InputContainer, stream: VideoStream, clock_offset_ns: int) -> SampleTable | None:
+    def of(cls, container: InputContainer, stream: VideoStream, info: VideoInfo) -> SampleTable | None:
         """The table, where it lists every packet: not in fragments, nor in other containers."""
         whole = 0 < stream.frames == len(stream.index_entries)
         is_mp4 = "mov" in container.format.name.split(",")
-        return cls(stream, clock_offset_ns) if whole and is_mp4 else None
+        return cls(stream, info) if whole and is_mp4 else None
+
+    def keyframe(self, ticks: int) -> int:
+        """When the last keyframe shown at or before an instant is decoded; the first one, if in doubt."""
+        found = -1
+        if self.is_trusted:
+            found = self._entries.search_timestamp(ticks - self._delay, backward=True, any_frame=False)
+        return self._entries[max(found, 0)].timestamp
 
     def keyframe_ns(self, time_ns: int) -> int:
-        """When the last keyframe shown at or before an instant is decoded; before all, the first one.
-
-        Keyframes are taken to be shown as long after their decoding as the first frame is. Whoever jumps to
-        one looks whether it is.
-        """
-        ticks = latest_tick(time_ns, self._base, self._offset_ns) - self._delay
-        found = self._entries.search_timestamp(ticks, backward=True, any_frame=False)
-        return self._ns(self._entries[max(found, 0)].timestamp)
+        """The same, of and on the recording clock."""
+        return self._ns(self.keyframe(latest_tick(time_ns, self._base, self._offset_ns)))
