@@ -27,7 +27,8 @@ from align.schemas.time import NS, TimeSpan, tick_clock
 from align.transforms.read.audio_packets import AudioPackets
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.frames import DecodedFrame
-from align.transforms.read.video_targets import SampleTable, VideoTargets
+from align.transforms.read.sample_table import SampleTable
+from align.transforms.read.video_targets import VideoTargets
 from align.transforms.stages import count, stage
 
 _S = TypeVar("_S", VideoStream, AudioStream)
@@ -38,10 +39,6 @@ _INTERLEAVE_NS = 10 * NS
 
 _JUMP_NS = 10 * NS
 """Shorter stretches are read through, unless a table of all packets shows what lies between."""
-
-_WAKE_NS = NS + NS // 10
-"""Video is read again so much before the keyframe: libavformat gives the packets of an MP4 in the order
-of the file where streams are less than a second apart, else in that of decoding."""
 
 _NEVER_NS = 1 << 62
 
@@ -236,7 +233,7 @@ class _Reader:
         if self._video is None or self._audio is None or self._table is None or not self._may_seek:
             return
         need = self._video.need_ns()
-        wake = _NEVER_NS if need is None else self._table.keyframe_ns(need) - _WAKE_NS
+        wake = _NEVER_NS if need is None else self._table.sound_before_ns(need, self._audio.stream)
         if wake > self._at_ns:
             self._video.stream.discard = Discard.all
             self._wake_ns = wake

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -14,6 +13,7 @@ from align.schemas.time import latest_tick, tick_clock, ticks_to_ns
 from align.transforms.read.container import time_base
 from align.transforms.read.frames import DecodedFrame, Run, RunAssembler, RunDecoder
 from align.transforms.read.nal import entry_test
+from align.transforms.read.sample_table import SampleTable
 from align.transforms.stages import count, stage
 
 STALE_FRAMES = 3
@@ -178,37 +178,3 @@ class VideoTargets:
         """The latest tick that is not after an instant; before the first frame, that frame's."""
         time = max(time_ns, self._info.span.start_ns)
         return latest_tick(time, self._base, self._info.clock_offset_ns)
-
-
-class SampleTable:
-    """When the keyframes of an MP4's video are decoded, as its header lists them.
-
-    Each is taken to be shown as long after its decoding as the one that waits longest. Whoever jumps to a
-    keyframe looks whether it is shown in time, and says so if not: headers may lie.
-    """
-
-    def __init__(self, stream: VideoStream, info: VideoInfo) -> None:
-        self._entries = stream.index_entries
-        self._base = time_base(stream)
-        self._offset_ns = info.clock_offset_ns
-        self._ns = tick_clock(self._base, info.clock_offset_ns)
-        self._delay = -latest_tick(-info.keyframe_delay_ns, self._base)
-        self.is_trusted = True
-
-    @classmethod
-    def of(cls, container: InputContainer, stream: VideoStream, info: VideoInfo) -> SampleTable | None:
-        """The table, where it lists every packet: not in fragments, nor in other containers."""
-        whole = 0 < stream.frames == len(stream.index_entries)
-        is_mp4 = "mov" in container.format.name.split(",")
-        return cls(stream, info) if whole and is_mp4 else None
-
-    def keyframe(self, ticks: int) -> int:
-        """When the last keyframe shown at or before an instant is decoded; the first one, if in doubt."""
-        found = -1
-        if self.is_trusted:
-            found = self._entries.search_timestamp(ticks - self._delay, backward=True, any_frame=False)
-        return self._entries[max(found, 0)].timestamp
-
-    def keyframe_ns(self, time_ns: int) -> int:
-        """The same, of and on the recording clock."""
-        return self._ns(self.keyframe(latest_tick(time_ns, self._base, self._offset_ns)))

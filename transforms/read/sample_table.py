@@ -1,0 +1,71 @@
+"""What an MP4's header lists of its packets: where each lies and when it is decoded, before any is read."""
+
+from __future__ import annotations
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from align.schemas.media import VideoInfo
+from align.schemas.time import NS, latest_tick, tick_clock
+from align.transforms.read.container import time_base
+
+_ORDER_NS = NS
+"""libavformat gives packets of an MP4 in the order of the file where streams are less than this apart, else
+in that of decoding."""
+
+
+class SampleTable:
+    """When the keyframes of a video stream are decoded.
+
+    Each is taken to be shown as long after its decoding as the one that waits longest. Whoever jumps to a
+    keyframe looks whether it is shown in time, and says so if not: headers may lie.
+    """
+
+    def __init__(self, stream: VideoStream, info: VideoInfo) -> None:
+        self._entries = stream.index_entries
+        self._base = time_base(stream)
+        self._offset_ns = info.clock_offset_ns
+        self._ns = tick_clock(self._base, info.clock_offset_ns)
+        self._delay = -latest_tick(-info.keyframe_delay_ns, self._base)
+        self.is_trusted = True
+
+    @classmethod
+    def of(cls, container: InputContainer, stream: VideoStream, info: VideoInfo) -> SampleTable | None:
+        """The table, where it lists every packet: not in fragments, nor in other containers."""
+        is_mp4 = "mov" in container.format.name.split(",")
+        return cls(stream, info) if is_mp4 and _is_whole(stream) else None
+
+    def keyframe(self, ticks: int) -> int:
+        """When the last keyframe shown at or before an instant is decoded; the first one, if in doubt."""
+        return self._entries[self._place(ticks)].timestamp
+
+    def keyframe_ns(self, time_ns: int) -> int:
+        """The same, of and on the recording clock."""
+        return self._ns(self.keyframe(latest_tick(time_ns, self._base, self._offset_ns)))
+
+    def sound_before_ns(self, time_ns: int, sound: AudioStream) -> int:
+        """Until when sound can be read alone without passing an instant's keyframe, recording clock."""
+        entry = self._entries[self._place(latest_tick(time_ns, self._base, self._offset_ns))]
+        keyframe_ns, base = self._ns(entry.timestamp), time_base(sound)
+        if not _is_whole(sound):
+            return keyframe_ns - _ORDER_NS
+        heard = sound.index_entries
+        place = heard.search_timestamp(latest_tick(keyframe_ns, base, self._offset_ns), any_frame=True)
+        while place > 0 and heard[place].pos > entry.pos:
+            place -= 1
+        return (
+            tick_clock(base, self._offset_ns)(heard[place].timestamp)
+            if place > 0
+            else keyframe_ns - _ORDER_NS
+        )
+
+    def _place(self, ticks: int) -> int:
+        if not self.is_trusted:
+            return 0
+        return max(self._entries.search_timestamp(ticks - self._delay, backward=True, any_frame=False), 0)
+
+
+def _is_whole(stream: Stream) -> bool:
+    return 0 < stream.frames == len(stream.index_entries)
