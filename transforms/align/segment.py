@@ -61,7 +61,7 @@ def _samples(
     requests = [_request(segment, window, options) for window in segment.windows]
     imu = _imu_source(segment, opener)
     with _opened(segment.recording.video.uri, opener, file) as container:
-        for media in read_media(container, segment.media, requests):
+        for media in read_media(container, segment.media, requests, max_pixels=options.max_pixels):
             builder = WindowBuilder(segment, options, media, imu, config_sha256)
             count("align", 1)
             try:

@@ -81,7 +81,11 @@ class WindowMedia:
 
 
 def read_media(
-    container: InputContainer, media: MediaInfo, requests: Sequence[WindowRequest]
+    container: InputContainer,
+    media: MediaInfo,
+    requests: Sequence[WindowRequest],
+    *,
+    max_pixels: int | None = None,
 ) -> Iterator[WindowMedia]:
     """Read windows from an open file, in the order given.
 
@@ -91,11 +95,12 @@ def read_media(
         container: as :func:`~align.transforms.read.guard.open_media` opens it.
         media: the same file, probed.
         requests: ascending by window; they may overlap and leave gaps.
+        max_pixels: larger pictures than this are not decoded, whatever the header says.
 
     Raises:
         AlignError: ``no_such_stream`` where the file has not the streams that were probed.
     """
-    reader = _Reader(container, media, requests)
+    reader = _Reader(container, media, requests, max_pixels)
     for request in requests:
         with stage("read"):
             found = reader.window(request)
@@ -107,13 +112,19 @@ class _Reader:
     """One pass over a file; skips forward where nothing is needed."""
 
     def __init__(
-        self, container: InputContainer, media: MediaInfo, requests: Sequence[WindowRequest]
+        self,
+        container: InputContainer,
+        media: MediaInfo,
+        requests: Sequence[WindowRequest],
+        max_pixels: int | None,
     ) -> None:
         self._container = container
         offset = clock_offset_ns(container)
         self._video = self._table = self._audio = None
         if media.video is not None:
             video = _stream(container, media.video.index, VideoStream)
+            if max_pixels is not None and not video.codec_context.is_open:
+                video.codec_context.options = {"max_pixels": str(max_pixels)}
             self._table = SampleTable.of(container, video, media.video)
             targets = (t for r in requests for t in r.targets_ns)
             self._video = VideoTargets(video, media.video, targets, self._table)
