@@ -1,11 +1,13 @@
 """The trial rig of ``align sync``: rendered truth, and pairs that must not be believed, as tables.
 
     python -m benchmarks.sync_trials FOLDER [--count 5] [--duration 40] [--fresh 4] [--pairs 500]
+    python -m benchmarks.sync_trials FOLDER --fresh 6 --noise 0.002 --kinds pan "pan, 180 s" --pairs 0
 
 Renders recordings below FOLDER once (minutes), twice as many pans as of other kinds: they look alike most.
 Follows their flow once, and pairs pictures with many gyros: their own; gyros of the same motion with other
-noise, offsets and drifts (``--fresh`` for each picture); those of other recordings; their own out of reach;
-and pictures whose path was smoothed, as electronic stabilisation does, with the gyro that was not.
+noise, offsets and drifts (``--fresh`` for each picture and ``--noise``); those of other recordings; their
+own out of reach; and pictures whose path was smoothed, as electronic stabilisation does, with the gyro that
+was not.
 """
 
 from __future__ import annotations
@@ -38,7 +40,12 @@ from align.transforms.synth.sensors import inertial
 from align.transforms.synth.story import Story, tell
 from align.transforms.synth.truth import RecordingTruth, read_truth
 
-NOISY = {"gyro_noise": 0.01, "gyro_bias": (0.01, -0.02, 0.005)}
+STRESS, MEMS = 0.01, 0.002
+"""Noise of a gyro's rows at 200 Hz, rad/s: five times, and about twice what a BMI160 has by its data sheet.
+
+0.007 °/s/√Hz over the 100 Hz that such rows hold are 0.0012 rad/s.
+"""
+NOISY = {"gyro_noise": STRESS, "gyro_bias": (0.01, -0.02, 0.005)}
 KINDS = {
     "walking": {"seed": 11, "imu_offset_s": 0.731, "imu_drift_ppm": 120.0, "imu_axes": "yXZ", **NOISY},
     "pan": {"seed": 12, "motion": "pan", "imu_offset_s": -1.2, "imu_drift_ppm": -200.0, **NOISY},
@@ -124,19 +131,19 @@ class Trial:
         story = tell(self.options, self.truth.index)
         return story, move(self.options, self.truth.index, story)
 
-    def renewed(self, number: int) -> tuple[ImuTrack, ClockMap]:
-        """Another gyro of the same motion: its noise, offset (±2 s) and drift (±200 ppm) are new."""
+    def renewed(self, number: int, noise: float) -> tuple[ImuTrack, ClockMap]:
+        """Another gyro of the same motion: its noise (rad/s), offset (±2 s) and drift (±200 ppm) are new."""
         rng = np.random.default_rng([number, self.truth.index, self.options.seed])
         offset, drift = float(rng.uniform(-2, 2)), float(rng.uniform(-200, 200))
         seed = int(rng.integers(1 << 30))
-        options = replace(self.options, seed=seed, imu_offset_s=offset, imu_drift_ppm=drift)
+        options = replace(self.options, seed=seed, imu_offset_s=offset, imu_drift_ppm=drift, gyro_noise=noise)
         rows = imu_rows(options, self.truth.index, self.video.span.start_ns, self.video.span.end_ns)
         values = inertial(rows.true_ns, options, self.truth.index, *self.motion())
         track = ImuTrack(rows.written_ns, values[:, :3], rows.written_ns, values[:, 3:], 200.0, 200.0)
         return track, imu_clock(options)
 
-    def bound(self) -> tuple[float, float]:
-        """Least standard errors that gyro noise alone allows: offset at the ends (s), drift.
+    def bound(self, noise: float) -> tuple[float, float]:
+        """Least standard errors that gyro noise (rad/s) alone allows: offset at the ends (s), drift.
 
         White noise of density S beside a rate ω(t + offset + drift·t): the inverse of Fisher's information
         1/S · ∫ |dω/dt|² (1, t)ᵀ(1, t) dt.
@@ -147,7 +154,7 @@ class Trial:
         rate = self.motion()[1].angular_velocity(seconds)
         power = (np.gradient(rate, step, axis=0) ** 2).sum(axis=1)
         since = np.stack([np.ones_like(seconds), seconds - seconds.mean()])
-        density = self.options.gyro_noise**2 / self.options.imu_rate_hz
+        density = noise**2 / self.options.imu_rate_hz
         covariance = density * np.linalg.inv((since * power) @ since.T * step)
         ends = [float(np.sqrt(since[:, k] @ covariance @ since[:, k])) for k in (0, -1)]
         return max(ends), float(np.sqrt(covariance[1, 1]))
@@ -175,19 +182,20 @@ def worst_error_ms(trial: Trial, found: Measured, imu: ImuTrack, clock: ClockMap
     return float(np.abs(clock_map(found.rows).to_recording(rows) - true)[inside].max()) / 1e6
 
 
-def matched(trials: list[Trial], fresh: int) -> None:
+def matched(trials: list[Trial], kinds: Sequence[str], fresh: int, noises: Sequence[float]) -> None:
     """Own gyros, then fresh ones: what is found of what is true."""
     names = "recordings | known | worst error ms: median / 95 % / max | in 3σ | drift error ppm: median / max"
     print(f"| {names} | s looked at | bound: σ ms, ppm | CPU s a minute |")
-    for kind in KINDS | LONE:
+    for kind in kinds:
         mine = [t for t in trials if t.kind == kind]
-        print(_row(kind, [(t, t.imu, t.truth.imu_clock) for t in mine]), flush=True)
-        if fresh and kind in KINDS:
-            pairs = [(t, *t.renewed(k)) for t in mine for k in range(fresh)]
-            print(_row(f"{kind}, fresh gyros", pairs), flush=True)
+        own = [(t, t.imu, t.truth.imu_clock) for t in mine]
+        print(_row(kind, own, mine[0].options.gyro_noise), flush=True)
+        for noise in noises if fresh else ():
+            pairs = [(t, *t.renewed(k, noise)) for t in mine for k in range(fresh)]
+            print(_row(f"{kind}, fresh gyros, {noise:g} rad/s", pairs, noise), flush=True)
 
 
-def _row(name: str, pairs: list[tuple[Trial, ImuTrack, ClockMap]]) -> str:
+def _row(name: str, pairs: list[tuple[Trial, ImuTrack, ClockMap]], noise: float) -> str:
     begin = time.process_time()
     found = [(t, t.measured(imu), imu, clock) for t, imu, clock in pairs]
     cpu = (time.process_time() - begin) / (sum(t.video.span.length_ns for t, _, _ in pairs) / NS / 60)
@@ -198,7 +206,7 @@ def _row(name: str, pairs: list[tuple[Trial, ImuTrack, ClockMap]]) -> str:
     sigma = np.array([max(r.sigma_ns or 0 for r in m.rows) / 1e6 for _, m, _, _ in known])
     drift = np.abs([(m.rows[0].drift_ppm or 0) - c.pieces[0].drift_ppm for _, m, _, c in known])
     seen = np.median([m.seconds_seen for _, m, _, _ in known])
-    ends, slope = np.median([t.bound() for t, _, _, _ in known], axis=0)
+    ends, slope = np.median([t.bound(noise) for t, _, _, _ in known], axis=0)
     cells = (
         name,
         f"{len(known)} of {len(found)}",
@@ -255,12 +263,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5)
     parser.add_argument("--duration", type=float, default=40.0)
     parser.add_argument("--fresh", type=int, default=4)
+    parser.add_argument(
+        "--noise", type=float, nargs="+", default=[STRESS, MEMS], help="of fresh gyros, rad/s"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=[*KINDS, *LONE, *STABILISED], help="these alone")
     parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     cv2.setNumThreads(1)  # its threads do not survive a fork
     trials: list[Trial] = []
-    for kind, options in (KINDS | LONE | STABILISED).items():
+    kinds = [k for k in KINDS | LONE | STABILISED if not asked.kinds or k in asked.kinds]
+    for kind in kinds:
+        options = (KINDS | LONE | STABILISED)[kind]
         folder = asked.folder / kind.replace(", ", "-")
         if not (folder / "truth.json").exists():
             count = asked.count if kind in KINDS else -(-asked.count // 2)
@@ -268,8 +282,9 @@ def main() -> None:
             asked_for["count"] = 2 * count if kind == "pan" else count
             synthesize(folder, SynthOptions(**asked_for))  # type: ignore[arg-type]
         trials += load(folder, kind)
-    matched(trials, asked.fresh)
-    unbelievable(trials, asked.pairs, asked.processes)
+    matched(trials, [k for k in kinds if k not in STABILISED], asked.fresh, asked.noise)
+    if asked.pairs:
+        unbelievable(trials, asked.pairs, asked.processes)
 
 
 if __name__ == "__main__":
