@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, cast
 
+from align.pipeline.read_ahead import ReadAhead
 from align.pipeline.s3_clients import mend_s3
 from align.schemas.errors import AlignError
 
@@ -67,7 +68,11 @@ class RemoteFile(io.BufferedIOBase):
     @classmethod
     def open(cls, uri: str) -> RemoteFile:
         """Open for reading."""
-        return cls._on(uri, file_systems().open)
+
+        def ranges(*given: Any, **how: Any) -> BinaryIO:
+            return cast(BinaryIO, ReadAhead(file_systems().open(*given, **how)))
+
+        return cls._on(uri, ranges)
 
     @classmethod
     def create(cls, uri: str) -> RemoteFile:
