@@ -5,9 +5,9 @@
 
 Renders recordings below FOLDER once (minutes), twice as many pans as of other kinds: they look alike most.
 Follows their flow once, and pairs pictures with many gyros: their own; gyros of the same motion with other
-noise, offsets and drifts (``--fresh`` for each picture and ``--noise``); those of other recordings; their
-own out of reach; and pictures whose path was smoothed, as electronic stabilisation does, with the gyro that
-was not.
+noise, offsets and drifts (``--fresh`` for each picture and ``--noise``); and, at each noise, such of other
+recordings; of their own out of reach; and of pictures whose path was smoothed, as electronic stabilisation
+does, with the gyro that was not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
 from align.transforms.read.probe import probe_media
 from align.transforms.sync.clocks import ClockRow, clock_map
 from align.transforms.sync.flow import Flow
-from align.transforms.sync.measure import Measured, measure_imu, moved
+from align.transforms.sync.measure import Measured, measure_imu
 from align.transforms.sync.picture import look
 from align.transforms.sync.verdict import SyncOptions
 from align.transforms.synth.clock import imu_clock, imu_rows
@@ -131,10 +131,11 @@ class Trial:
         story = tell(self.options, self.truth.index)
         return story, move(self.options, self.truth.index, story)
 
-    def renewed(self, number: int, noise: float) -> tuple[ImuTrack, ClockMap]:
-        """Another gyro of the same motion: its noise (rad/s), offset (±2 s) and drift (±200 ppm) are new."""
+    def renewed(self, number: int, noise: float, offset_s: float | None = None) -> tuple[ImuTrack, ClockMap]:
+        """Another gyro of the motion: noise (rad/s), offset (±2 s or as given), drift (±200 ppm) are new."""
         rng = np.random.default_rng([number, self.truth.index, self.options.seed])
         offset, drift = float(rng.uniform(-2, 2)), float(rng.uniform(-200, 200))
+        offset = offset if offset_s is None else offset_s
         seed = int(rng.integers(1 << 30))
         options = replace(self.options, seed=seed, imu_offset_s=offset, imu_drift_ppm=drift, gyro_noise=noise)
         rows = imu_rows(options, self.truth.index, self.video.span.start_ns, self.video.span.end_ns)
@@ -224,37 +225,48 @@ _FORKED: list[Trial] = []
 """What the processes of :func:`unbelievable` inherit: flow is followed once, before they part."""
 
 
-def _judged(pair: tuple[int, int, int]) -> tuple[tuple[int, int, int], ClockRow]:
-    picture, gyro, shift = pair
-    found = _FORKED[picture].measured(moved(_FORKED[gyro].imu, shift))
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture and a fresh gyro that must not be believed beside it: numbers of trials, rad/s, seconds."""
+
+    sort: str
+    picture: int
+    gyro: int
+    noise: float
+    offset_s: float | None = None
+
+
+def _judged(pair: Pair) -> tuple[Pair, ClockRow]:
+    imu, _ = _FORKED[pair.gyro].renewed(0, pair.noise, pair.offset_s)
+    found = _FORKED[pair.picture].measured(imu)
     return pair, next((r for r in found.rows if r.is_known), found.rows[0])
 
 
-def unbelievable(trials: list[Trial], count: int, processes: int) -> None:
-    """Pairs none of which may be verified: ``count``, as many as there are of the rarer sorts first."""
+def wrong_pairs(trials: list[Trial], count: int, noises: Sequence[float]) -> list[Pair]:
+    """``count`` pairs none of which may be verified, as many as there are of the rarer sorts first."""
     plain = [i for i, t in enumerate(trials) if t.kind in KINDS]
     smooth = [i for i, t in enumerate(trials) if t.kind in STABILISED]
-    sorts = {(i, i, 0): "stabilised" for i in smooth}
-    sorts |= {
-        (i, i, round((trials[i].options.imu_offset_s - s) * NS)): "out of reach"
-        for i in plain
-        for s in BEYOND_S
-    }
-    others = [(a, b, 0) for a in plain + smooth for b in plain if a != b]
-    np.random.default_rng(1).shuffle(others)
-    sorts |= dict.fromkeys(map(tuple, others[: max(0, count - len(sorts))]), "foreign")
-    verdicts: dict[str, Counter[str]] = {sort: Counter() for sort in sorts.values()}
+    rare = [Pair("stabilised", i, i, n) for i in smooth for n in noises]
+    rare += [Pair("out of reach", i, i, n, s) for i in plain for s in BEYOND_S for n in noises]
+    others = [Pair("foreign", a, b, n) for a in plain + smooth for b in plain if a != b for n in noises]
+    chosen = np.random.default_rng(1).permutation(len(others))[: max(0, count - len(rare))]
+    return rare + [others[i] for i in chosen]
+
+
+def unbelievable(trials: list[Trial], count: int, noises: Sequence[float], processes: int) -> None:
+    """Pairs none of which may be verified, by fresh gyros, and what is said of them."""
+    pairs = wrong_pairs(trials, count, noises)
+    verdicts = {(p.sort, p.noise): Counter[str]() for p in pairs}
     _FORKED[:] = trials
     with multiprocessing.get_context("fork").Pool(processes) as pool:
-        for done, (pair, row) in enumerate(pool.imap_unordered(_judged, sorts), start=1):
-            verdicts[sorts[pair]].update([row.status])
+        for done, (pair, row) in enumerate(pool.imap_unordered(_judged, pairs), start=1):
+            verdicts[pair.sort, pair.noise].update([row.status])
             if row.is_known:
-                kinds = trials[pair[0]].kind, trials[pair[1]].kind
-                print(f"FALSE ({sorts[pair]}): {kinds}, {pair[2] / NS:g} s, {row}")
+                print(f"FALSE: {trials[pair.picture].kind}, {trials[pair.gyro].kind}, {pair}, {row}")
             if done % 50 == 0:
                 print(f"{done} pairs so far", flush=True)
-    for sort, seen in verdicts.items():
-        print(f"{sort}, {seen.total()} pairs: {dict(seen)}")
+    for (sort, noise), seen in verdicts.items():
+        print(f"{sort}, {noise:g} rad/s, {seen.total()} pairs: {dict(seen)}")
 
 
 def main() -> None:
@@ -284,7 +296,7 @@ def main() -> None:
         trials += load(folder, kind)
     matched(trials, [k for k in kinds if k not in STABILISED], asked.fresh, asked.noise)
     if asked.pairs:
-        unbelievable(trials, asked.pairs, asked.processes)
+        unbelievable(trials, asked.pairs, asked.noise, asked.processes)
 
 
 if __name__ == "__main__":

@@ -56,20 +56,30 @@ def turning(seed: int, strength: float = 0.5):
 AXES = np.array([[0.0, -1.2, 0.0], [1.1, 0.0, 0.0], [0.0, 0.0, -1.0]])
 
 
-def picture(angle, seconds: float, *, noise: float = 1e-4, seed: int = 0, start: float = 0.0) -> FlowTrack:
-    """What a camera with these angles shows, on other axes and at another scale."""
+def picture(
+    angle, seconds: float, *, noise: float = 1e-4, seed: int = 0, start: float = 0.0, unsteady: float = 0.0
+) -> FlowTrack:
+    """What a camera with these angles shows, on other axes and at another scale.
+
+    ``noise`` (rad) is that of each interval, which flow knows of; ``unsteady`` how far frames stand off
+    their place, which it does not.
+    """
     times = np.round((start + np.arange(0, seconds, 1 / 30)) * NS).astype(np.int64)
+    rng = np.random.default_rng(seed)
     turned = np.diff(angle(times / NS), axis=0) @ AXES
-    turned += np.random.default_rng(seed).normal(0, noise, turned.shape)
+    turned += rng.normal(0, noise, turned.shape)
+    turned += np.diff(rng.normal(0, unsteady, (len(times), 3)), axis=0)
     return FlowTrack(times[:-1], times[1:], turned, np.full(len(turned), noise))
 
 
-def gyro_of(rate, seconds: float, offset: float = 0.0, drift: float = 0.0, seed: int = 0) -> ImuTrack:
+def gyro_of(
+    rate, seconds: float, offset: float = 0.0, drift: float = 0.0, seed: int = 0, noise: float = 0.01
+) -> ImuTrack:
     """Its gyro, 200 Hz with jitter, noise and bias; ``offset + drift·t`` leads to the picture's clock."""
     rng = np.random.default_rng(seed)
     own = np.arange(-3.0, seconds + 3.0, 0.005) + rng.uniform(-1e-3, 1e-3, round((seconds + 6) / 0.005))
     true = own + offset + drift * own
-    values = rate(true) + rng.normal(0, 0.01, (len(own), 3)) + [0.02, -0.01, 0.03]
+    values = rate(true) + rng.normal(0, noise, (len(own), 3)) + [0.02, -0.01, 0.03]
     times = np.round(own * NS).astype(np.int64)
     return ImuTrack(times, values, times, values, 200.0, 200.0)
 
@@ -193,6 +203,33 @@ def test_slow_turns_are_believed_where_the_gyro_explains_them_and_not_where_they
     ]
     assert alike.agreement.fit.explained > 0.95
     assert (alike.status, "times only" in alike.reason) == ("unobservable", True), alike.reason
+
+
+UNSTEADY = {"noise": 6e-5, "unsteady": 2.5e-4}
+"""An encoder's picture as measured on rendered ones: flow knows of a fifth of what frames are off."""
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_quiet_gyro_is_believed_as_readily_as_a_noisy_one(seed):
+    angle, rate = slow_turns(seed, 3)
+    shown = picture(angle, 40, **UNSTEADY)
+    for noise in (0.01, 0.005, 0.002, 0.0005):
+        found, _ = verdict(shown, gyro_of(rate, 40, 0.2, noise=noise))
+        assert found.status == "corrected", (noise, found.reason)
+        assert found.agreement.fit.unexplained == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.002])
+def test_an_unsteady_picture_excuses_no_motion_that_only_looks_alike(noise):
+    angle, rate = slow_turns(1, 3)
+    _, other = slow_turns(2, 3)
+
+    def alike(t):
+        return rate(t) + 0.02 * other(t)
+
+    found, _ = verdict(picture(angle, 40, **UNSTEADY), gyro_of(alike, 40, 0.2, noise=noise))
+    assert found.agreement.fit.explained > 0.999
+    assert (found.status, "times the noise" in found.reason) == ("unobservable", True), found.reason
 
 
 def test_too_few_windows_and_a_dark_picture_are_unobservable():

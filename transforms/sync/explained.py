@@ -19,6 +19,7 @@ _SMOOTH_S = 0.15  # Gaussian that parts slow from quick motion: about 1 Hz
 _HALF_POWER = 0.13  # of a Gaussian's standard deviation times the frequency whose power it halves
 _MOST_NOISE = 0.5  # share of the gyro's noise in its quick motion beyond which that tells nothing
 _LEAST_INTERVALS = 20
+_JOINED_S = 1e-6  # intervals no further apart share a frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Explained:
         explained: share of the power, 0 to 1.
         weakest: the same share on that of the picture's principal axes where it is least, of those that turn
             well above noise; 1 where none does. Motion that happens to look alike does so on one axis.
-        unexplained: what is left, root mean square, in standard errors of picture and gyro.
+        unexplained: what is left, root mean square, in standard errors of picture and gyro: of the flow's
+            points, of frames that stand off their place, and of the gyro's white noise.
         quick_gain: gain of quick motion (above some 1 Hz) over that of slow motion: 1 for a camera that shows
             what it records, near 0 for a picture that was stabilised, NaN where there is too little of it.
         own_gain: the same, parted at the motion's own frequency: what smooths a slow motion shows only there.
@@ -48,18 +50,18 @@ class Explained:
 
 def explain(windows: list[Window], gyro: GyroIntegral, line: Line, mapping: Mapping) -> Explained:
     """Measure what gyro, map and line explain of the windows."""
-    pairs = [predicted_and_seen(w, gyro, line, mapping) for w in windows]
-    turned, seen = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    left = seen - turned
+    compared = [_compare(w, gyro, line, mapping) for w in windows]
+    seen = np.concatenate([c.seen for c in compared])
+    left = np.concatenate([c.left for c in compared])
     shares = _shares(seen, left, float(np.median([w.noise for w in windows])))
-    rates = [_rates(w, gyro, line, mapping) for w in windows]
+    rates = [_rates(c) for c in compared]
     kept = [(w, r) for w, r in zip(windows, rates, strict=True) if len(r.seen) >= _LEAST_INTERVALS]
     swings, seconds = _swings([r for _, r in kept])
     own_s = _HALF_POWER * 2 * seconds / max(swings, 1.0)
     return Explained(
         1.0 - float((left**2).sum()) / max(float((seen**2).sum()), 1e-30),
         min(shares, default=1.0),
-        _unexplained(left, windows, gyro),
+        _unexplained(compared, windows, gyro),
         _quick_gain(kept, gyro, mapping, _SMOOTH_S),
         _quick_gain(kept, gyro, mapping, own_s),
         len(shares),
@@ -71,11 +73,35 @@ def predicted_and_seen(
     window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping
 ) -> tuple[Floats, Floats]:
     """Rotation predicted by gyro, line and map, and that seen: float64 [n, 3] each, where the gyro covers."""
+    compared = _compare(window, gyro, line, mapping)
+    return compared.turned, compared.seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A window's rotation without bias where the gyro covers it: predicted and seen, float64 [n, 3] each.
+
+    ``start`` and ``end`` of the intervals are seconds, float64 [n].
+    """
+
+    turned: Floats
+    seen: Floats
+    start: Floats
+    end: Floats
+
+    @property
+    def left(self) -> Floats:
+        """What is left unexplained, float64 [n, 3]."""
+        return self.seen - self.turned
+
+
+def _compare(window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping) -> _Compared:
     at = np.array([line.offset_at(window.centre)])
     rotation, covered = gyro_rotation(window, gyro, at, line.drift)
     length, good = window.end - window.start, covered[0] > 0
     turned = without_bias(rotation, covered, length)[0] @ mapping.matrix
-    return turned[good], without_bias(window.seen[None], covered, length)[0][good]
+    seen = without_bias(window.seen[None], covered, length)[0]
+    return _Compared(turned[good], seen[good], window.start[good], window.end[good])
 
 
 def _shares(seen: Floats, left: Floats, noise: float) -> list[float]:
@@ -88,10 +114,29 @@ def _shares(seen: Floats, left: Floats, noise: float) -> list[float]:
     return [float(share) for share in 1 - rest[told] / power[told]]
 
 
-def _unexplained(left: Floats, windows: list[Window], gyro: GyroIntegral) -> float:
+def _unexplained(compared: list[_Compared], windows: list[Window], gyro: GyroIntegral) -> float:
+    left = np.concatenate([c.left for c in compared])
+    if not len(left):
+        return 0.0
     length = float(np.median(np.concatenate([w.end - w.start for w in windows])))
-    error = np.hypot(np.median([w.noise for w in windows]), gyro.noise(length))
-    return float(left.std() / max(float(error), 1e-12)) if len(left) else 0.0
+    noise = float(np.median([w.noise for w in windows])) ** 2 + gyro.noise(length) ** 2
+    return float(left.std() / max(np.sqrt(noise + _unsteadiness(compared)), 1e-12))
+
+
+def _unsteadiness(compared: list[_Compared]) -> float:
+    """Variance of an interval's rotation (radians², mean of the axes) by frames that stand off their place.
+
+    An encoder moves a frame as a whole, which the scatter of its points does not show. The next interval
+    takes back what one frame adds, so neighbours share −1/2 of that variance (as an overdifferenced series
+    does: Plosser and Schwert 1977). A gyro's white noise leaves no such trace, and a motion that is not the
+    gyro's, being slower than the frames, leaves the opposite one: it makes this less, down to nothing.
+    """
+    shared = count = 0.0
+    for one in compared:
+        joined = np.abs(one.start[1:] - one.end[:-1]) < _JOINED_S
+        shared += float((one.left[1:] * one.left[:-1])[joined].sum())
+        count += 3 * float(joined.sum())
+    return max(0.0, -2 * shared / count) if count else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +148,10 @@ class _Rates:
     step: float
 
 
-def _rates(window: Window, gyro: GyroIntegral, line: Line, mapping: Mapping) -> _Rates:
-    turned, seen = predicted_and_seen(window, gyro, line, mapping)
-    _, covered = gyro_rotation(window, gyro, np.array([line.offset_at(window.centre)]), line.drift)
-    length = (window.end - window.start)[covered[0] > 0, None]
-    return _Rates(turned / length, seen / length, float(length.mean()) if len(length) else 0.0)
+def _rates(compared: _Compared) -> _Rates:
+    length = (compared.end - compared.start)[:, None]
+    step = float(length.mean()) if len(length) else 0.0
+    return _Rates(compared.turned / length, compared.seen / length, step)
 
 
 def _swings(rates: list[_Rates]) -> tuple[float, float]:

@@ -27,10 +27,10 @@ _TURNING = np.radians(0.5)  # rad/s, root mean square; a gyro below it says that
 _SHARE = 0.75  # of the windows that are judged must agree
 _EXPLAINED = 0.5  # of the seen rotation's power, by one line and one map
 _WEAKEST = 0.6  # of the power on every axis that turns well above noise
-_UNEXPLAINED = 8.0  # standard errors of picture and gyro; a true pair leaves three to five
+_UNEXPLAINED = 5.0  # standard errors of picture and gyro; true pairs leave 1.0 to 1.3 of them
 _FEW_SWINGS = 60.0  # motions that turn round less often may look alike by accident: where fewer are seen ...
-_FEW_WEAKEST, _FEW_UNEXPLAINED = 0.7, 5.0  # ... all windows must agree, and within these ...
-_LONE_WEAKEST, _LONE_UNEXPLAINED = 0.9, 2.0  # ... or, where a single axis turns, down to the noise
+_FEW_WEAKEST, _FEW_UNEXPLAINED = 0.7, 2.5  # ... all windows must agree, and within these ...
+_LONE_WEAKEST, _LONE_UNEXPLAINED = 0.9, 1.5  # ... or, where a single axis turns, down to the noise
 _RIVALRY = 0.7  # evidence of another answer over that of the best from which none can be chosen
 _SHARPEST = 5e-3  # seconds; a vaguer line is no measurement
 _QUICK_GAIN = 0.6  # quick motion that the picture shows by less than this was taken out of it
@@ -178,7 +178,7 @@ def _objection(agreement: Agreement, judged: int, agreeing: int) -> _Objection |
         words = f"on one axis the gyro explains {fit.weakest:.0%} only: the motions may just look alike"
         return _Objection(words, False)
     if fit.unexplained > _UNEXPLAINED:
-        words = f"what the gyro leaves unexplained is {fit.unexplained:.0f} times the noise"
+        words = f"what the gyro leaves unexplained is {fit.unexplained:.1f} times the noise"
         return _Objection(words, False)
     if fit.swings < _FEW_SWINGS and (why := _too_alike(agreement, judged, agreeing)):
         return _Objection(f"the motion turns round some {fit.swings:.0f} times only, and {why}", False)
@@ -197,5 +197,5 @@ def _too_alike(agreement: Agreement, judged: int, agreeing: int) -> str:
     if agreement.fit.weakest < few[0]:
         return f"on one axis the gyro explains {agreement.fit.weakest:.0%} only"
     if agreement.fit.unexplained > few[1]:
-        return f"what the gyro leaves unexplained is {agreement.fit.unexplained:.0f} times the noise"
+        return f"what the gyro leaves unexplained is {agreement.fit.unexplained:.1f} times the noise"
     return ""
