@@ -287,6 +287,7 @@ class _FaultyProxy(ThreadingHTTPServer):
         every: 0 for none.
         refused: requests with this in their path are answered with 403.
         hurt: how often each fault came.
+        lost: answers of finished uploads that got lost: GCS gives them again, its emulator has forgotten.
     """
 
     FAULTS = ("500", "hung up", "answer lost", "answer cut", "answer slow")
@@ -294,6 +295,7 @@ class _FaultyProxy(ThreadingHTTPServer):
 
     def __init__(self, host, port):
         self.target, self.every, self.refused, self.hurt = (host, port), 0, "", Counter()
+        self.lost = {}
         self.faults, self.seen = itertools.cycle(self.FAULTS), itertools.count(1)
         super().__init__(("127.0.0.1", 0), _PassOn)
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -313,7 +315,10 @@ class _PassOn(BaseHTTPRequestHandler):
         if self.server.refused and self.server.refused in self.path:
             self.answer(403, [], b"")
             return
-        status, headers, data = (500, [], b"") if fault in ("500", "hung up") else self.ask(body)
+        if fault in ("500", "hung up"):
+            status, headers, data = 500, [], b""
+        else:
+            status, headers, data = self.server.lost.pop(self.path, None) or self.ask(body)
         if fault == "answer cut" and not data:
             fault = None
         if fault:
@@ -322,6 +327,8 @@ class _PassOn(BaseHTTPRequestHandler):
             time.sleep(1)
         if fault in ("hung up", "answer lost"):
             self.close_connection = True
+            if fault == "answer lost" and "upload_id=" in self.path:
+                self.server.lost[self.path] = status, headers, data
         else:
             self.answer(status, headers, data, cut=fault == "answer cut")
 
