@@ -22,7 +22,8 @@ class VideoInfo:
             arbitrary (MPEG-TS, FLV); 0 elsewhere.
         frames: frames the header claims; 0 where it does not say.
         keyframes_ns: presentation times of the keyframes the index lists; empty where it lists none.
-        keyframe_delay_ns: a keyframe is shown at most so long after its decoding; 0 where no table says.
+        keyframe_delay_ns: a keyframe is shown at most so long after its decoding; None where no table of all
+            packets says so, or says that some are shown before it.
         bytes_per_s: average, for the cost model.
         sample_aspect: width of a pixel over its height.
         shortfall_ns: how much of what the header promises, at its end, is not in the file; 0 where it does
@@ -39,7 +40,7 @@ class VideoInfo:
     clock_offset_ns: int = 0
     frames: int = 0
     keyframes_ns: tuple[int, ...] = ()
-    keyframe_delay_ns: int = 0
+    keyframe_delay_ns: int | None = None
     bytes_per_s: float = 0.0
     sample_aspect: Fraction = Fraction(1)
     shortfall_ns: int = 0

@@ -161,7 +161,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -
         clock_offset_ns=offset,
         frames=stream.frames,
         keyframes_ns=tuple(ticks_to_ns(k, base) - offset for k in survey.keyframes),
-        keyframe_delay_ns=ticks_to_ns(survey.delay, base),
+        keyframe_delay_ns=None if survey.delay is None else ticks_to_ns(survey.delay, base),
         bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
         shortfall_ns=ticks_to_ns(max(survey.promised - survey.held, 0), base),
@@ -216,7 +216,7 @@ class _Survey:
         size: bytes of all packets; 0 where that is not known.
         promised: when the video ends by the header; 0 where it does not say.
         held: when what the file holds ends.
-        delay: a keyframe is shown at most so long after its decoding.
+        delay: a keyframe is shown at most so long after its decoding; None where that is not known.
     """
 
     last_pts: int
@@ -225,7 +225,7 @@ class _Survey:
     size: int = 0
     promised: int = 0
     held: int = 0
-    delay: int = 0
+    delay: int | None = None
 
 
 def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload) -> _Survey:
@@ -236,9 +236,11 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
     file.blank = True
     container.flags |= _NO_PARSE
     rewind(container)
-    last, size, keyframes, delay, held = (stream.start_time or 0, 0), 0, [], 0, None
+    last, size, keyframes, held = (stream.start_time or 0, 0), 0, [], None
+    delay, least = 0, 0  # of keyframes the longest, of all packets the shortest
     for packet in _timed_packets(container, stream):
         size += packet.size
+        least = min(least, packet.delay)
         if packet.shown:
             last = max(last, (packet.pts, packet.duration))
             if packet.keyframe:
@@ -247,7 +249,8 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
             if packet.ends_at > file.size:
                 held = packet.pts if held is None else min(held, packet.pts)
     end = sum(last)
-    return _Survey(*last, tuple(sorted(keyframes)), size, end, end if held is None else held, delay)
+    held = end if held is None else held
+    return _Survey(*last, tuple(sorted(keyframes)), size, end, held, None if least < 0 else delay)
 
 
 def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:

@@ -23,19 +23,21 @@ class SampleTable:
     keyframe looks whether it is shown in time, and says so if not: headers may lie.
     """
 
-    def __init__(self, stream: VideoStream, info: VideoInfo) -> None:
+    def __init__(self, stream: VideoStream, delay_ns: int, clock_offset_ns: int) -> None:
         self._entries = stream.index_entries
         self._base = time_base(stream)
-        self._offset_ns = info.clock_offset_ns
-        self._ns = tick_clock(self._base, info.clock_offset_ns)
-        self._delay = -latest_tick(-info.keyframe_delay_ns, self._base)
+        self._offset_ns = clock_offset_ns
+        self._ns = tick_clock(self._base, clock_offset_ns)
+        self._delay = -latest_tick(-delay_ns, self._base)
         self.is_trusted = True
 
     @classmethod
     def of(cls, container: InputContainer, stream: VideoStream, info: VideoInfo) -> SampleTable | None:
         """The table, where it lists every packet: not in fragments, nor in other containers."""
         is_mp4 = "mov" in container.format.name.split(",")
-        return cls(stream, info) if is_mp4 and _is_whole(stream) else None
+        if info.keyframe_delay_ns is None or not is_mp4 or not _is_whole(stream):
+            return None
+        return cls(stream, info.keyframe_delay_ns, info.clock_offset_ns)
 
     def keyframe(self, ticks: int) -> int:
         """When the last keyframe shown at or before an instant is decoded; the first one, if in doubt."""
