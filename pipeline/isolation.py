@@ -39,6 +39,10 @@ MEMORY_BYTES = 1_000_000_000
 MEMORY_PER_PIXEL = 40
 """Resident memory that a child may take: a base, and some 20 reference pictures of the video."""
 
+_ALLOCATORS = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(8 << 20)}
+"""Of the child. Arrow's own allocator reserves a gigabyte at its first use, which would count as used. glibc
+would keep the tables of a long file, tens of megabytes each, after it is closed."""
+
 _LOOK_S = 0.2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -60,8 +64,7 @@ class Decoder:
         """The running child."""
         if self._process is None or self._process.poll() is not None:
             pipe = subprocess.PIPE
-            # Arrow's own allocator reserves a gigabyte at its first use, which would count as used.
-            environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+            environment = {**os.environ, **_ALLOCATORS}
             self._process = subprocess.Popen(
                 self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
             )
