@@ -39,9 +39,14 @@ MEMORY_BYTES = 1_000_000_000
 MEMORY_PER_PIXEL = 40
 """Resident memory that a child may take: a base, and some 20 reference pictures of the video."""
 
-_ALLOCATORS = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(8 << 20)}
+_ALLOCATORS = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+}
 """Of the child. Arrow's own allocator reserves a gigabyte at its first use, which would count as used. glibc
-would keep the tables of a long file, tens of megabytes each, after it is closed."""
+would keep the tables of a long file, tens of megabytes each, after it is closed; told where to draw that line, it
+gives back each window's arrays, too, and asks for them again, a fault per page, unless it is told to keep some."""
 
 _LOOK_S = 0.2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
