@@ -118,7 +118,7 @@ def test_sparse_overlapping_windows_equal_a_plain_pass(recording, truth):
         assert error == ""
         assert got == expected_frames(frames, request.targets_ns)
         starts, ends, data = zip(*sound, strict=True)
-        assert [p for _, p in packets] == list(data[audio_range(starts, ends, request.audio)])
+        assert [p for _, p in packets] == list(data[audio_range(starts, ends.__getitem__, request.audio)])
 
 
 def test_what_a_window_gets_does_not_depend_on_its_neighbours(recording):
@@ -137,7 +137,7 @@ def test_a_contiguous_grid_equals_a_plain_pass(recording, truth, offsets):
     for request, (got, packets, error) in zip(requests, read(recording, requests), strict=True):
         assert error == ""
         assert got == expected_frames(frames, request.targets_ns)
-        assert [p for _, p in packets] == list(data[audio_range(starts, ends, request.audio)])
+        assert [p for _, p in packets] == list(data[audio_range(starts, ends.__getitem__, request.audio)])
 
 
 @pytest.mark.parametrize("recording", ["short_groups.mp4"], indirect=True)
@@ -257,7 +257,7 @@ def test_the_audio_range_covers_the_span_and_its_preroll(lengths, where):
     ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
     starts = [0, *ends[:-1]]
     span = TimeSpan(where[0], sum(where))
-    chosen = range(len(starts))[audio_range(starts, ends, span)]
+    chosen = range(len(starts))[audio_range(starts, ends.__getitem__, span)]
     if not any(s < span.end_ns and e > span.start_ns for s, e in zip(starts, ends, strict=True)):
         assert not chosen
         return

@@ -86,9 +86,8 @@ class AudioPackets:
     def take(self, span: TimeSpan) -> tuple[Packet[AudioStream], ...]:
         """What serves the next span that was announced."""
         self._wanted.popleft()
-        starts = list(self._starts)
-        ends = [start + self._length_ns(p) for start, p in zip(starts, self._packets, strict=True)]
-        return tuple(self._packets)[audio_range(starts, ends, span)]
+        packets, starts = tuple(self._packets), tuple(self._starts)
+        return packets[audio_range(starts, lambda i: starts[i] + self._length_ns(packets[i]), span)]
 
     def _forget(self) -> None:
         """Drop packets that stand too far before the next window's audio for its pre-roll."""
@@ -107,7 +106,7 @@ def _packet_length(stream: AudioStream) -> Callable[[Packet[AudioStream]], int]:
     return lambda packet: min(clock(packet.duration or 0), longest)
 
 
-def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan) -> slice:
+def audio_range(starts_ns: Sequence[int], end_ns: Callable[[int], int], span: TimeSpan) -> slice:
     """Which packets serve a span of audio.
 
     The first is the earlier of: the first one that ends later than ``PREROLL_NS`` before the span, and the
@@ -118,11 +117,12 @@ def audio_range(starts_ns: Sequence[int], ends_ns: Sequence[int], span: TimeSpan
 
     Args:
         starts_ns: ascending starts of the packets, ns.
-        ends_ns: their ends, ascending, ns.
+        end_ns: gives the end of the packet at an index, ns; ascending, and asked for a few only.
         span: the audio wanted.
     """
-    inside = bisect_right(ends_ns, span.start_ns)
-    settled = bisect_right(ends_ns, span.start_ns - PREROLL_NS)
+    indexes = range(len(starts_ns))
+    inside = bisect_right(indexes, span.start_ns, key=end_ns)
+    settled = bisect_right(indexes, span.start_ns - PREROLL_NS, key=end_ns)
     after = bisect_left(starts_ns, span.end_ns)
     if inside >= after:
         return slice(0, 0)

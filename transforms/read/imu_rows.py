@@ -163,6 +163,11 @@ def times_ns(times: NDArray[np.float64], scale_ns: float) -> tuple[NDArray[np.in
     return np.where(usable, scaled, 0.0).astype(np.int64), usable
 
 
+def distinct(times: NDArray[Any]) -> NDArray[Any]:
+    """Sorted and without repeats: as ``np.unique``, whose hash table costs 1 ms for a block of rows in order."""
+    return times if (np.diff(times) > 0).all() else np.unique(times)
+
+
 def _read(
     data: bytes, names: tuple[str, ...], delimiter: str, wanted: tuple[str, ...], kind: pa.DataType
 ) -> tuple[pa.Table, int]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.schemas.time import NS, TimeSpan
+from align.transforms.read.imu_rows import distinct
 
 Stretches = tuple[tuple[int, TimeSpan], ...]
 
@@ -48,7 +49,7 @@ class Spans:
             times: int64 [n], ns, at least one.
             components: float64 [n], NaN where unknown.
         """
-        self._add_runs(np.unique(times))
+        self._add_runs(distinct(times))
         numbers = [int(c) for c in np.unique(components[np.isfinite(components)])]
         self.too_many |= len(self.last.keys() | set(numbers)) > _MOST_COMPONENTS
         for number in numbers if not self.too_many else ():
@@ -61,7 +62,7 @@ class Spans:
         self.runs.extend(TimeSpan(int(run[0]), int(run[-1])) for run in np.split(instants, breaks))
 
     def _add_component(self, number: int, times: NDArray[np.int64]) -> None:
-        instants = np.unique(np.append(times, self.last.get(number, times[0])))
+        instants = distinct(np.append(self.last.get(number, times[:0]), times))
         self.last[number] = int(times[-1])
         near = np.diff(instants) <= _ALONE_NS
         instants = instants[np.append(near, False) | np.append(False, near)]

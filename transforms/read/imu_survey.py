@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError
 from align.schemas.time import TimeSpan
-from align.transforms.read.imu_rows import EGO4D, Header, ImuColumns, parse, times_ns
+from align.transforms.read.imu_rows import EGO4D, Header, ImuColumns, distinct, parse, times_ns
 from align.transforms.read.imu_spans import Spans, Stretches
 from align.transforms.read.imu_verdicts import (
     FASTEST_RAD_S,
@@ -131,7 +131,7 @@ class Tally:
         self.non_monotonic += int((np.diff(times) < 0).sum())
         self.non_monotonic += self.latest_ns is not None and int(times[0]) < self.latest_ns
         self.latest_ns = int(times[-1])
-        self.duplicates += len(times) - len(np.unique(times))
+        self.duplicates += len(times) - len(distinct(times))
         gyro, accl = values[:, :3], values[:, 3:]
         has_gyro, has_accl = np.isfinite(gyro).all(axis=1), np.isfinite(accl).all(axis=1)
         self.gaps_in_row["gyro"] += int((~has_gyro).sum())
@@ -192,7 +192,7 @@ def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
 
     The units' plausible spacings do not overlap (0.1 to 100 ms), so at most one fits.
     """
-    steps = np.diff(np.unique(times))
+    steps = np.diff(distinct(times))
     if len(steps) < 3:
         return None
     for scale in (named_ns, *SCALES_NS.values()):
@@ -208,7 +208,7 @@ def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
 
 def _rate(times_ns: NDArray[np.int64]) -> list[tuple[float, int]]:
     """Rows per second inside runs, and the spacings behind it; nothing where there are none."""
-    steps = np.diff(np.unique(times_ns))
+    steps = np.diff(distinct(times_ns))
     if not len(steps):
         return []
     inside = steps[steps <= 3 * np.median(steps)]

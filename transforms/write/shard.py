@@ -249,12 +249,11 @@ def _write_files(spec: ShardSpec, store: Store, batches: Iterable[pa.RecordBatch
         samples = 0
         for batch in batches:
             samples += 1
-            row = from_batch(batch)
             for writer in writers:
                 if isinstance(writer, ParquetShard):
                     writer.write(batch)
                 else:
-                    writer.write(row)
+                    writer.write(from_batch(batch))
         for writer in writers:
             writer.close()
     return tuple(ShardFile(p.path, fmt, spec.split, samples, p.bytes, p.sha256) for fmt, p in made)
