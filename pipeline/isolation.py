@@ -45,8 +45,8 @@ _ALLOCATORS = {
     "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
 }
 """Of the child. Arrow's own allocator reserves a gigabyte at its first use, which would count as used. glibc
-would keep the tables of a long file, tens of megabytes each, after it is closed; told where to draw that line, it
-gives back each window's arrays, too, and asks for them again, a fault per page, unless it is told to keep some."""
+would keep the tables of a long file, tens of megabytes each, after it is closed. Told to give back what is
+so large, it gives back each window's arrays, too, a page fault for every 4 kB, unless told to keep some."""
 
 _LOOK_S = 0.2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
