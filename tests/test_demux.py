@@ -8,14 +8,14 @@ from pathlib import Path
 import av
 import imageio_ffmpeg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, MediaInfo
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms import stages
-from align.transforms.read.audio_packets import PREROLL_NS, PREROLL_PACKETS, audio_range
+from align.transforms.read.audio_packets import PREROLL_NS, PREROLL_PACKETS, AudioPackets, audio_range
 from align.transforms.read.demux import (
     WindowRequest,
     read_media,
@@ -38,6 +38,7 @@ CONTAINERS = {
     "audio_ends_early.mp4": [*X264, "-g", "50", "-c:a", "aac", "-af", "atrim=0:20"],
     "audio_hole.mp4": [*X264, "-g", "25", "-c:a", "aac", "-af", r"aselect=not(between(t\,20\,38))"],
     "short_groups.mp4": [*X264, "-g", "10", "-c:a", "aac"],
+    "chunked.mp4": [*X264, "-g", "20", "-c:a", "aac", "-chunk_duration", "1000000"],
 }  # fmt: skip
 SECONDS = 70
 
@@ -247,6 +248,58 @@ def test_damage_is_never_shown_and_harms_no_other_group_of_pictures(tmp_path):
         assert frame is None or known[frame[0]] == frame[1]
     assert any(error for _, _, error in bad[50:75])
     assert [read(broken, [r])[0] for r in requests[50:75]] == bad[50:75]
+
+
+JUMPS = {
+    "chunks of 0.3 s": [*X264, "-g", "10", "-c:a", "aac", "-chunk_duration", "300000"],
+    "chunks of 1 s": [*X264, "-g", "30", "-c:a", "aac", "-chunk_duration", "1000000"],
+    "long groups": [*X264, "-g", "250", "-c:a", "aac", "-chunk_duration", "1000000"],
+    "groups of one": [*X264, "-g", "1", "-bf", "0", "-c:a", "aac", "-chunk_duration", "500000"],
+    "groups of any length": [*X264, "-force_key_frames", "0.04,0.12,3,3.2,7,20", "-c:a", "aac"],
+    "packet by packet": [*X264, "-g", "20", "-c:a", "aac"],
+    "hole in the sound": [*CONTAINERS["audio_hole.mp4"], "-chunk_duration", "1000000"],
+    "mp3": [*X264, "-g", "20", "-c:a", "libmp3lame", "-chunk_duration", "1000000"],
+}
+
+
+@pytest.fixture(scope="module", params=JUMPS.values(), ids=JUMPS.keys())
+def jumpy(request, tmp_path_factory):
+    path = record(tmp_path_factory.mktemp("jumps") / "file.mp4", *request.param, seconds=45)
+    return path, probe_media(path)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    starts=st.lists(st.integers(0, 440), min_size=1, max_size=12), share=st.sampled_from([0.02, 0.5, 0.97])
+)
+def test_jumping_to_keyframes_gives_what_reading_through_gives(jumpy, starts, share):
+    path, media = jumpy
+    requests = [request_at(s / 10, offsets=(share,)) for s in sorted(starts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align.transforms.read.sample_table._APART_BYTES", 0)
+        jumped = read(path, requests, media)
+        patch.setattr("align.transforms.read.sample_table._APART_BYTES", 1 << 62)
+        assert read(path, requests, media) == jumped
+
+
+def test_sound_that_comes_again_is_taken_once_and_what_is_left_out_is_noticed(short):
+    info = probe_media(short).audio
+    assert info is not None
+    with av.open(short) as container:
+        stream = container.streams.audio[0]
+        packets = [p for p in container.demux(stream) if p.size][:20]
+        span = TimeSpan(NS // 20, NS // 10)
+        for go_on_at, is_torn in ((6, False), (9, False), (10, True), (12, True)):
+            sound = AudioPackets(stream, info, [span])
+            for packet in packets[:10]:
+                sound.push(packet, ticks_to_ns(packet.pts, stream.time_base))
+            sound.expect_again()
+            for packet in packets[go_on_at:]:
+                sound.push(packet, ticks_to_ns(packet.pts, stream.time_base))
+            assert sound.is_torn == is_torn
+            if not is_torn:
+                taken = sound.take(span)
+                assert [p.pts for p in taken] == [p.pts for p in packets[: len(taken)]]
 
 
 SPANS = st.tuples(st.integers(0, 10 * NS), st.integers(1, 3 * NS))

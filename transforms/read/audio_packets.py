@@ -44,6 +44,9 @@ class AudioPackets:
         self._starts: deque[int] = deque()
         self._reached_ns = self.last_ns
         self._sweep_at = _SWEEP
+        self._last_dts: int | None = None
+        self._known_dts: int | None = None  # packets up to this one may come again
+        self._joined = True
 
     def has(self, until_ns: int) -> bool:
         """Whether all audio before an instant has been seen."""
@@ -58,8 +61,9 @@ class AudioPackets:
 
     def push(self, packet: Packet[AudioStream], start_ns: int) -> None:
         """Take the next packet, which stands at ``start_ns``; one without a time serves no window."""
-        if packet.pts is None:
+        if packet.pts is None or self._is_known(packet):
             return
+        self._last_dts = packet.dts
         self.last_ns = start_ns
         self.reached(start_ns)
         self._packets.append(packet)
@@ -79,9 +83,26 @@ class AudioPackets:
     def restart(self) -> None:
         """Packets go on elsewhere, from before the need."""
         self._reached_ns = self._start_ns
+        self._known_dts, self._joined = None, True
         self._packets.clear()
         self._starts.clear()
         self._sweep_at = _SWEEP
+
+    def expect_again(self) -> None:
+        """Packets go on at the last one that was taken, or before it; those are not taken twice."""
+        self._known_dts, self._joined = self._last_dts, False
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether they went on after it: something may be left out."""
+        return self._known_dts is None and not self._joined
+
+    def _is_known(self, packet: Packet[AudioStream]) -> bool:
+        known = self._known_dts is not None and packet.dts is not None and packet.dts <= self._known_dts
+        self._joined |= known
+        if not known:
+            self._known_dts = None
+        return known
 
     def take(self, span: TimeSpan) -> tuple[Packet[AudioStream], ...]:
         """What serves the next span that was announced."""

@@ -27,7 +27,7 @@ from align.schemas.time import NS, TimeSpan, tick_clock
 from align.transforms.read.audio_packets import AudioPackets
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.frames import DecodedFrame
-from align.transforms.read.sample_table import SampleTable
+from align.transforms.read.sample_table import SampleTable, Wake
 from align.transforms.read.video_targets import VideoTargets
 from align.transforms.stages import count, stage
 
@@ -143,7 +143,7 @@ class _Reader:
         self._at_ns = self._start_ns
         self._may_seek = True
         self._sought_ns = self._start_ns
-        self._wake_ns: int | None = None  # while video is stepped over: until when
+        self._sleep: Wake | None = None  # while video is stepped over: until when
         self._packets_read = self._bytes_read = 0
 
     def window(self, request: WindowRequest) -> WindowMedia:
@@ -190,10 +190,13 @@ class _Reader:
             self._take_video(self._video, cast("Packet[VideoStream]", packet))
         elif self._audio is not None:
             self._audio.push(cast("Packet[AudioStream]", packet), self._at_ns)
+            if self._audio.is_torn and self._video is not None:
+                self._go_back(self._video)
+                return
             if self._video is not None and self._at_ns > self._video.end_ns + _INTERLEAVE_NS:
                 self._video.finish()
-            if self._wake_ns is not None and self._at_ns >= self._wake_ns:
-                self._wake()
+            if self._sleep is not None and self._at_ns >= self._sleep.time_ns:
+                self._wake(self._sleep)
 
     def _take_video(self, video: VideoTargets, packet: Packet[VideoStream]) -> None:
         if video.is_landing and video.is_entry(packet):
@@ -212,7 +215,7 @@ class _Reader:
     def _end(self) -> None:
         """The file has ended, for what is listened to."""
         video = self._video
-        if video is not None and video.left and (self._wake_ns is not None or video.is_landing):
+        if video is not None and video.left and (self._sleep is not None or video.is_landing):
             self._go_back(video)
             return
         for reader in (self._video, self._audio):
@@ -244,16 +247,26 @@ class _Reader:
         if self._video is None or self._audio is None or self._table is None or not self._may_seek:
             return
         need = self._video.need_ns()
-        wake = _NEVER_NS if need is None else self._table.sound_before_ns(need, self._audio.stream)
-        if wake > self._at_ns:
+        wake = Wake(_NEVER_NS) if need is None else self._table.wake(need, self._audio.stream)
+        if wake.time_ns > self._at_ns:
             self._video.stream.discard = Discard.all
-            self._wake_ns = wake
+            self._sleep = wake
 
-    def _wake(self) -> None:
-        if self._video is not None:
-            self._video.stream.discard = Discard.default
-            self._video.restart(from_start=False)
-            self._wake_ns = None
+    def _wake(self, wake: Wake) -> None:
+        """Read video again: from where the demuxer stands, or from the keyframe if that is farther on."""
+        if self._video is None or self._audio is None:
+            return
+        self._video.stream.discard = Discard.default
+        self._sleep = None
+        if wake.seek_ticks is not None:
+            try:
+                self._container.seek(wake.seek_ticks, stream=self._video.stream)
+            except av.error.FFmpegError:
+                self._go_back(self._video)
+                return
+            self._packets = self._demux()
+            self._audio.expect_again()
+        self._video.restart(from_start=False)
 
     def _go_back(self, video: VideoTargets) -> None:
         """Read on from before what was stepped over and is needed after all."""
@@ -319,7 +332,7 @@ class _Reader:
 
     def _restart(self, packets: Iterator[_AnyPacket], at_ns: int, *, from_start: bool) -> None:
         self._packets, self._at_ns = packets, at_ns
-        self._wake_ns = None
+        self._sleep = None
         if self._video is not None:
             self._video.restart(from_start=from_start)
         if self._audio is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Stream
@@ -14,6 +16,24 @@ from align.transforms.read.container import time_base
 _ORDER_NS = NS
 """libavformat gives packets of an MP4 in the order of the file where streams are less than this apart, else
 in that of decoding."""
+
+
+_APART_BYTES = 1 << 16
+"""Less than this between sound and a keyframe is read: libavformat fetches 32 kB at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Where reading of sound alone has to end, so that a keyframe is not passed.
+
+    Attributes:
+        time_ns: of the sound after which the video is wanted again, recording clock.
+        seek_ticks: presentation time of the keyframe, if to seek there saves reading what lies between and
+            leaves no sound out; else None.
+    """
+
+    time_ns: int
+    seek_ticks: int | None = None
 
 
 class SampleTable:
@@ -47,21 +67,24 @@ class SampleTable:
         """The same, of and on the recording clock."""
         return self._ns(self.keyframe(latest_tick(time_ns, self._base, self._offset_ns)))
 
-    def sound_before_ns(self, time_ns: int, sound: AudioStream) -> int:
-        """Until when sound can be read alone without passing an instant's keyframe, recording clock."""
+    def wake(self, time_ns: int, sound: AudioStream) -> Wake:
+        """Until when sound can be read alone before an instant's keyframe is needed."""
         entry = self._entries[self._place(latest_tick(time_ns, self._base, self._offset_ns))]
         keyframe_ns, base = self._ns(entry.timestamp), time_base(sound)
         if not _is_whole(sound):
-            return keyframe_ns - _ORDER_NS
+            return Wake(keyframe_ns - _ORDER_NS)
         heard = sound.index_entries
-        place = heard.search_timestamp(latest_tick(keyframe_ns, base, self._offset_ns), any_frame=True)
+        beside = place = heard.search_timestamp(
+            latest_tick(keyframe_ns, base, self._offset_ns), any_frame=True
+        )
         while place > 0 and heard[place].pos > entry.pos:
             place -= 1
-        return (
-            tick_clock(base, self._offset_ns)(heard[place].timestamp)
-            if place > 0
-            else keyframe_ns - _ORDER_NS
-        )
+        if place <= 0:
+            return Wake(keyframe_ns - _ORDER_NS)
+        time = tick_clock(base, self._offset_ns)(heard[place].timestamp)
+        # A seek to the keyframe takes the sound to ``beside``, too.
+        is_apart = place == beside and entry.pos - heard[place].pos > _APART_BYTES
+        return Wake(time, entry.timestamp + self._delay if is_apart else None)
 
     def _place(self, ticks: int) -> int:
         if not self.is_trusted:
