@@ -18,7 +18,7 @@ rounding neither jitters nor accumulates.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
@@ -28,17 +28,13 @@ from typing import Any
 
 import av
 import numpy as np
-from av.audio.codeccontext import AudioCodecContext
-from av.audio.format import AudioFormat
-from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
-from av.codec.context import Flags2
 from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, AudioTrack
 from align.schemas.time import NS, TimeSpan, round_ties_up
-from align.transforms.read.side_data import side_data
+from align.transforms.read.audio_frames import MOST_PLANES, Frame, decode_frames, planes_of
 
 PRE_ROLL_NS = 200_000_000
 """Sound decoded before a span so that the decoder has settled: Opus asks for 80 ms (RFC 7845, 4.6), an MP3
@@ -46,15 +42,7 @@ frame may reach back 9 frames, AAC needs one."""
 
 _SILENT_RATE = 48_000  # of nothing, where not even the header says: a stream that begins late in MPEG-TS
 _JITTER_HZ = 5_000  # 0.2 ms or less between two frames is a capture clock's jitter, not a gap
-_SELF_CONTAINED = frozenset(
-    "aac aac_latm ac3 alac eac3 flac mp1float mp2float mp3 mp3float opus libopus vorbis libvorbis".split()
-)  # decoders that need nothing but the extradata
 _DAMAGED_SHARE = 0.05  # of a span's frames may claim another rate
-_MOST_PLANES = (
-    8  # AVFrame.data; PyAV 18.1 looks for the planes' end beyond it, and ``to_ndarray`` crashes at 8
-)
-_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63, "f4": 1.0, "f8": 1.0}
 
 
 def decode_audio(
@@ -86,23 +74,22 @@ def decode_audio(
         AlignError: ``audio_rate_change``: the rate changes within the span; ``audio_channels``: the stream
             has more than 8 channels in planes of their own.
     """
-    if _planes(stream.codec_context) > _MOST_PLANES:
+    if planes_of(stream.codec_context) > MOST_PLANES:
         raise AlignError(
             "audio_channels",
-            f"audio stream {info.index} has {info.channels} channels; of {info.codec} at most {_MOST_PLANES} "
+            f"audio stream {info.index} has {info.channels} channels; of {info.codec} at most {MOST_PLANES} "
             "can be read: mix it down first",
         )
-    wanted = _needed(packets, span, info.time_base, clock_offset_ns)
-    frames = list(_decode(wanted, _decoder(stream)))
+    frames = decode_frames(_needed(packets, span, info.time_base, clock_offset_ns), stream)
     rate = _one_rate(frames, info, span)
-    frames = [f for f in frames if f.rate == rate]
+    frames = [f for f in frames if f.block.rate == rate]
     runs = _runs(frames, _Clock.of(info.time_base, rate, clock_offset_ns))
     return _lay_out(runs, rate, span)
 
 
-def _one_rate(frames: Sequence[_Frame], info: AudioInfo, span: TimeSpan) -> int:
+def _one_rate(frames: Sequence[Frame], info: AudioInfo, span: TimeSpan) -> int:
     """The rate of all frames but a few: damage can make a frame claim any rate."""
-    counts = Counter(f.rate for f in frames)
+    counts = Counter(f.block.rate for f in frames)
     rate, alike = counts.most_common(1)[0] if frames else (info.rate or _SILENT_RATE, 0)
     if len(frames) - alike > _DAMAGED_SHARE * len(frames):
         raise AlignError(
@@ -111,16 +98,6 @@ def _one_rate(frames: Sequence[_Frame], info: AudioInfo, span: TimeSpan) -> int:
             f"[{span.start_ns}, {span.end_ns}) ns; re-encode it at one rate",
         )
     return rate
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Decoded samples, channel by channel, as the codec gives them, ``cut`` samples past the timestamp."""
-
-    pts: int | None
-    cut: int
-    rate: int
-    channels: tuple[NDArray[np.generic], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +128,28 @@ class _Run:
     """Frames without a break, and for each of them where its timestamp puts the run's first sample."""
 
     clock: _Clock
-    frames: list[_Frame] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     end: int = 0  # by the last timestamp
     count: int = 0
 
-    def add(self, frame: _Frame, start: int) -> None:
-        length = len(frame.channels[0])
+    def add(self, frame: Frame, start: int) -> None:
         self.frames.append(frame)
         self.starts.append(start - self.count * self.clock.sample)
-        self.end = start + length * self.clock.sample
-        self.count += length
+        self.end = start + frame.length * self.clock.sample
+        self.count += frame.length
 
     @property
     def start_ns(self) -> Fraction:
         return self.clock.ns(Fraction(median_low(self.starts) + median_high(self.starts), 2))
+
+    def sound(self) -> NDArray[np.float32]:
+        """Its samples, mono."""
+        parts = []
+        for block, frames in groupby(self.frames, lambda f: f.block):
+            alike = list(frames)
+            parts.append(block.mono[alike[0].at : alike[-1].at + alike[-1].length])
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _needed(
@@ -179,68 +163,7 @@ def _needed(
     return packets[first : last + 1]
 
 
-def _decoder(stream: AudioStream) -> AudioCodecContext:
-    """A decoder without a past. Samples to skip are left to us: it lacks the time base to do so rightly."""
-    own = stream.codec_context
-    if own.name in _SELF_CONTAINED:
-        decoder = av.CodecContext.create(own.name, "r")
-        assert isinstance(decoder, AudioCodecContext)  # for the type checker
-        decoder.extradata = own.extradata
-        decoder.thread_count = 1
-    else:
-        decoder = own
-        decoder.flush_buffers()
-    decoder.flags2 |= Flags2.skip_manual
-    return decoder
-
-
-def _decode(packets: Iterable[av.Packet[Any]], decoder: AudioCodecContext) -> Iterator[_Frame]:
-    """Decode packet by packet, cutting what the container says to skip (priming, padding, edit lists)."""
-    skip = 0
-    for packet in (*packets, None):  # None drains the decoder
-        if packet is not None and packet.is_corrupt:
-            continue
-        try:
-            decoded = decoder.decode(packet)
-        except av.FFmpegError:
-            continue
-        for frame in decoded:
-            head, tail = _to_skip(frame)
-            skip += head
-            cut = min(skip, frame.samples)
-            skip -= cut
-            hidden = frame.is_corrupt or (packet is not None and packet.is_discard)
-            if not hidden and cut < frame.samples - tail and (planes := _planes(frame)) <= _MOST_PLANES:
-                yield _taken(frame, planes, cut, frame.samples - tail)
-
-
-def _to_skip(frame: AudioFrame) -> tuple[int, int]:
-    """Samples to cut at the start and at the end (AV_FRAME_DATA_SKIP_SAMPLES: two little-endian u32, ...)."""
-    data = side_data(frame, "SKIP_SAMPLES")
-    if data is None:
-        return 0, 0
-    head, tail = np.frombuffer(data[:8], "<u4")
-    return int(head), int(tail)
-
-
-def _planes(sound: AudioFrame | AudioCodecContext) -> int:
-    """How many planes hold the channels; the most that there can be where the format is not known yet.
-
-    It is not for a stream of which the first look at the file met no packet, as where it begins late.
-    """
-    known: AudioFormat | None = sound.format
-    return 1 if known is not None and known.is_packed else sound.layout.nb_channels
-
-
-def _taken(frame: AudioFrame, planes: int, cut: int, end: int) -> _Frame:
-    dtype = _DTYPES[frame.format.name.removesuffix("p")]  # "p" is for planar
-    channels = [np.frombuffer(memoryview(p), dtype) for p in frame.planes[:planes]]
-    if planes == 1 and (width := frame.layout.nb_channels) > 1:
-        channels = list(channels[0][: frame.samples * width].reshape(-1, width).T)
-    return _Frame(frame.pts, cut, frame.rate, tuple(c[cut:end] for c in channels))
-
-
-def _runs(frames: Iterable[_Frame], clock: _Clock) -> list[_Run]:
+def _runs(frames: Iterable[Frame], clock: _Clock) -> list[_Run]:
     """Split where a timestamp is off its predecessor's end by more than rounding and jitter explain."""
     runs: list[_Run] = []
     for frame in frames:
@@ -267,27 +190,10 @@ def _lay_out(runs: list[_Run], rate: int, span: TimeSpan) -> AudioTrack:
         low, high = max(at, 0), min(at + run.count, count)
         if low < high:
             free = ~filled[low:high]
-            samples[low:high][free] = _mono(run.frames)[low - at : high - at][free]
+            np.copyto(samples[low:high], run.sound()[low - at : high - at], where=free)
             filled[low:high] = True
     start_ns = base + Fraction(first * NS, rate)
     return AudioTrack(rate, start_ns, samples, _gaps(filled, start_ns, rate, span))
-
-
-def _mono(frames: Iterable[_Frame]) -> NDArray[np.float32]:
-    """The mean of the channels, in [-1, 1]."""
-    parts = []
-    for (dtype, width), alike in groupby(frames, lambda f: (f.channels[0].dtype, len(f.channels))):
-        block = list(alike)
-        total = np.concatenate([f.channels[0] for f in block], dtype=np.float64)
-        for c in range(1, width):
-            total += np.concatenate([f.channels[c] for f in block])
-        if dtype == np.uint8:  # 8-bit PCM is unsigned
-            total -= 128.0 * width
-        total /= width * _SCALE[dtype.str[1:]]
-        parts.append(total.astype(np.float32))
-    sound: NDArray[np.float32] = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    sound[~np.isfinite(sound)] = 0.0
-    return sound
 
 
 def _gaps(filled: NDArray[np.bool_], start_ns: Fraction, rate: int, span: TimeSpan) -> tuple[TimeSpan, ...]:
