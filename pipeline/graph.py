@@ -14,6 +14,7 @@ from apache_beam import typehints
 from apache_beam.pvalue import AsList, AsSingleton
 
 from align.pipeline.config import RunConfig
+from align.pipeline.isolation import stop_idle
 from align.pipeline.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.progress import Heartbeat
 from align.pipeline.shards import (
@@ -171,6 +172,7 @@ class Commit(beam.DoFn):
         self.heartbeats = heartbeats
 
     def process(self, config: RunConfig, reports: list[ShardReport], losses: list[Losses]) -> Iterator[Any]:
+        stop_idle()  # nothing is decoded any more
         try:
             yield commit_run(config, reports, losses)
         except AlignError as error:

@@ -268,7 +268,7 @@ def _terms(config: RunConfig) -> tuple[float, tuple[str, ...]]:
 
 _POOL = _Pool()
 atexit.register(_POOL.close)
-borrow = _POOL.borrow
+borrow, stop_idle = _POOL.borrow, _POOL.close
 
 
 def start_early(config: RunConfig) -> None:

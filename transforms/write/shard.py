@@ -169,6 +169,7 @@ def write_shard(spec: ShardSpec, rows: Iterable[Item], store: Store) -> ShardRep
             files = _write_files(spec, store, (spool[head.place] for head in order)) if order else ()
         count("write", len(heads), sum(file.bytes for file in files))
         clock.lap("write")
+    pa.default_memory_pool().release_unused()  # a row group's memory, while the next shard is read
     report = ShardReport(
         spec.name, spec.split, spec.fingerprint, len(heads), files, collector.result(),
         tuple(sorted(faults, key=fault_order)), clock.seconds,

@@ -62,5 +62,8 @@ class Spool:
 
     def __getitem__(self, index: int) -> pa.RecordBatch:
         start, size = self._places[index]
+        # A row group's worth of these lives at once: in Arrow's memory, which can be given back.
+        data = pa.allocate_buffer(size)
         self._file.seek(start)
-        return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), self._schema)
+        self._file.readinto(data)
+        return pa.ipc.read_record_batch(data, self._schema)
