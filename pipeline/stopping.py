@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ from align.schemas.errors import AlignError
 Leave = Callable[[BaseException], object]
 
 GRACE_S = 2.0
+
+_DELICATE = "soundfile"
+"""An exception from outside is lost in what libsndfile calls back, and frees memory twice in ``close``."""
 _FATAL = "fatal.tmp"
 
 
@@ -46,10 +50,18 @@ class Stopper:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Unwind, so that everything is put away."""
-        self.tell(number)
-        assert self.reason is not None
-        raise self.reason
+        """Unwind, so that everything is put away: at once, or as soon as a delicate library has returned."""
+        reason, outer = self.tell(number), frame
+        while outer is not None and outer.f_globals.get("__name__") == _DELICATE:
+            outer = outer.f_back
+        if outer is None or outer is frame:
+            raise reason
+
+        def unwind(*_: object) -> None:
+            raise reason
+
+        outer.f_trace = unwind  # called before the frame's next line, as a debugger is
+        sys.settrace(lambda *_: None)
 
     def tell(self, number: int) -> BaseException:
         """Why the run ends, given a signal's number."""

@@ -1,17 +1,23 @@
 """What the launcher sees of its workers: their counts, and which of them are lost."""
 
+import io
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
+import soundfile
 
 from align.pipeline import progress
 from align.pipeline.progress import Heartbeat, total, watch
 from align.pipeline.stopping import Finished, stoppable
 from align.pipeline.worker_process import ALIVE, signed_on
 from align.schemas.errors import AlignError
+from align.transforms.align.audio import encode_flac
 
 SIGN_ON = """
 import sys, time
@@ -132,3 +138,22 @@ def test_beside_the_main_thread_nothing_is_signalled_where_all_is_done():
         thread.join()
     assert ended
     assert unused.reason is None
+
+
+def test_ctrl_c_gets_through_where_c_calls_python():
+    """libsndfile asks for bytes through Python functions; what these raise is printed and forgotten."""
+    flac = encode_flac(np.zeros(16_000, np.int16), 16_000)
+    went_on = []
+
+    def listening(delay_s):
+        with stoppable():
+            threading.Timer(delay_s, os.kill, [os.getpid(), signal.SIGINT]).start()
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                soundfile.read(io.BytesIO(flac))
+            went_on.append(delay_s)
+
+    for i in range(40):
+        with pytest.raises(KeyboardInterrupt):
+            listening(0.01 + 0.0003 * i)
+    assert not went_on
