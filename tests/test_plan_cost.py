@@ -38,7 +38,7 @@ def test_the_frames_between_keyframe_and_target_are_counted():
     """By hand: targets at 2.5 and 7.5 s of one 8 s group need 7.5 s of frames and one keyframe."""
     bytes_read = 10 * 750_000
     frame_s = 1920 * 1080 * 1.45e-9 + 25_000 * 95e-9
-    by_hand = frame_s * (2 + 0.62 * 7.5 * 30) + 2 * (0.0016 + 0.0012) + 10 * 9 / 3600 + bytes_read * 3e-9
+    by_hand = frame_s * (2 + 0.62 * 7.5 * 30) + 2 * (0.0007 + 0.0012) + 10 * 7 / 3600 + bytes_read * 1.5e-9
     cost = estimate(media(gop=240, audio=False), (0, 5 * NS), GRID)
     assert cost.cpu_s == pytest.approx(by_hand, rel=1e-6)
     assert cost.read_bytes == bytes_read
@@ -47,12 +47,12 @@ def test_the_frames_between_keyframe_and_target_are_counted():
 @pytest.mark.parametrize(
     ("codec", "gop", "changes", "share"),
     [
-        ("h264", 250, {}, 0.45),
-        ("h264", 30, {}, 0.115),
+        ("h264", 250, {}, 0.46),
+        ("h264", 30, {}, 0.105),
         ("h264", 250, {"frames": 10}, 0.66),
         ("h264", 30, {"frames": 10}, 0.58),
-        ("h264", 250, {"anchor": "keyframe"}, 0.04),
-        ("h264", 30, {"anchor": "keyframe"}, 0.06),
+        ("h264", 250, {"anchor": "keyframe"}, 0.031),
+        ("h264", 30, {"anchor": "keyframe"}, 0.04),
         ("vp9", 240, {}, 0.6),
     ],
 )

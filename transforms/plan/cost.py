@@ -27,13 +27,13 @@ SKIPPED_SHARE = 0.62
 """Of the frames between a keyframe and a target, what is left when those that nothing refers to are skipped.
 Without B-frames there are none such, which no header tells; then it is more."""
 SKIPPING_CODECS = frozenset({"h264", "hevc"})
-RESIZE_S_PER_PIXEL = 0.0016 / (1920 * 1080)
+RESIZE_S_PER_PIXEL = 0.0007 / (1920 * 1080)
 ENCODE_S_PER_PICTURE = 0.0012
 """JPEG, and handing the picture on."""
-AUDIO_S_PER_S = 8.1 / 3600
+AUDIO_S_PER_S = 6.0 / 3600
 """AAC decoding and resampling to 16 kHz."""
-READ_S_PER_BYTE = 3e-9
-OTHER_S_PER_S = 9.0 / 3600
+READ_S_PER_BYTE = 1.5e-9
+OTHER_S_PER_S = 7.0 / 3600
 """IMU, statistics, writing."""
 
 # Bytes written.

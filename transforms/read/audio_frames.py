@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from align.transforms.read.side_data import side_data
 
-MOST_PLANES = (
-    8  # AVFrame.data; PyAV 18.1 looks for the planes' end beyond it, and ``to_ndarray`` crashes at 8
-)
+MOST_PLANES = 8
+"""So many AVFrame.data has. PyAV 18.1 looks for their end beyond it, and ``to_ndarray`` crashes at 8."""
 
 _SELF_CONTAINED = frozenset(
     "aac aac_latm ac3 alac eac3 flac mp1float mp2float mp3 mp3float opus libopus vorbis libvorbis".split()
@@ -51,7 +50,7 @@ class Block:
     def append(self, frame: AudioFrame, cut: int, end: int) -> int:
         """Take a frame's samples ``[cut, end)`` and return the index of the first of them."""
         at, low, high = self.length, cut * self._step, end * self._step
-        for plane, own in zip(frame.planes, self._planes, strict=False):
+        for own, plane in zip(self._planes, frame.planes, strict=False):  # PyAV may see a plane too many
             own += memoryview(plane)[low:high]
         self.length += end - cut
         return at
@@ -91,7 +90,7 @@ def decode_frames(packets: Iterable[av.Packet[Any]], stream: AudioStream) -> lis
     """
     decoder = _decoder(stream)
     frames: list[Frame] = []
-    block = Block(0, "u8", 0)
+    block: Block | None = None
     skip = 0
     for packet in (*packets, None):  # None drains the decoder
         if packet is not None and packet.is_corrupt:
@@ -109,7 +108,7 @@ def decode_frames(packets: Iterable[av.Packet[Any]], stream: AudioStream) -> lis
             if is_hidden or frame.is_corrupt or cut >= end or planes_of(frame) > MOST_PLANES:
                 continue
             kind = frame.rate, frame.format.name, frame.layout.nb_channels
-            if kind != block.kind:
+            if block is None or kind != block.kind:
                 block = Block(*kind)
             frames.append(Frame(frame.pts, cut, end - cut, block, block.append(frame, cut, end)))
     return frames
