@@ -20,6 +20,7 @@ GRACE_S = 2.0
 
 _DELICATE = "soundfile"
 """An exception from outside is lost in what libsndfile calls back, and frees memory twice in ``close``."""
+
 _FATAL = "fatal.tmp"
 
 

@@ -115,7 +115,7 @@ def _resample_block(
 
 
 def _turns(angle: float, count: int) -> NDArray[np.complex128]:
-    """``exp(1j · angle · k)`` for k < count, from two short tables: a quarter of the time."""
+    """``exp(1j · angle · k)`` for k < count, from two short tables: a twelfth of the time."""
     fine, coarse = np.exp(1j * angle * np.arange(256)), np.exp(256j * angle * np.arange(-(-count // 256)))
     return np.asarray(np.multiply.outer(coarse, fine).reshape(-1)[:count], np.complex128)
 

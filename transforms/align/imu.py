@@ -80,7 +80,7 @@ def window_imu(track: ImuTrack, window: TimeSpan, rate: int) -> WindowImuResult:
     values = found.T.astype(np.float32)
     values[:, ~mask] = 0.0
     coverage = float(mask.mean()) if len(mask) else 0.0
-    max_gap_ns = max(_longest_gap(track.gyro_ns, window), _longest_gap(track.accl_ns, window))
+    max_gap_ns = max(_longest_gap(gyro_ns, window), _longest_gap(accl_ns, window))
     return WindowImuResult(ImuWindow(np.ascontiguousarray(values), mask), coverage, max_gap_ns)
 
 
