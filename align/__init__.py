@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from align.pipeline.config import RunConfig
-    from align.pipeline.graph import AlignRecordings
-    from align.pipeline.run import plan, run
+    from align.pipeline.job.graph import AlignRecordings
+    from align.pipeline.job.run import plan, run
     from align.schemas.errors import AlignError, UsageError
     from align.schemas.options import AlignOptions
     from align.schemas.recording import Narration, Recording, Stream
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AlignError": "align.schemas.errors",
     "AlignOptions": "align.schemas.options",
-    "AlignRecordings": "align.pipeline.graph",
+    "AlignRecordings": "align.pipeline.job.graph",
     "ClockMap": "align.schemas.time",
     "ClockPiece": "align.schemas.time",
     "Narration": "align.schemas.recording",
@@ -37,9 +37,9 @@ _HOMES = {
     "TimeSpan": "align.schemas.time",
     "UsageError": "align.schemas.errors",
     "load": "align.transforms.load.load",
-    "plan": "align.pipeline.run",
+    "plan": "align.pipeline.job.run",
     "read_clocks": "align.transforms.sync.clocks",
-    "run": "align.pipeline.run",
+    "run": "align.pipeline.job.run",
     "shared_clock": "align.transforms.sync.clocks",
 }
 

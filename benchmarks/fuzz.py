@@ -54,7 +54,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 def read_table(data: bytes) -> None:
     """Survey an IMU table, then read all that the survey found."""
     from align.schemas.time import ClockMap
-    from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
+    from align.transforms.tables.table import imu_range, read_imu, survey_imu
 
     survey = survey_imu(io.BytesIO(data))
     read_imu(io.BytesIO(data), imu_range(survey, survey.span), ClockMap(), survey.span)

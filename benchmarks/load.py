@@ -29,8 +29,8 @@ import soundfile
 from align.schemas.options import AlignOptions
 from align.schemas.sample import EncodedAudio, EncodedImage, ImuWindow, Provenance, Quality, Sample
 from align.schemas.time import NS, TimeSpan
+from align.transforms.store.publish import local
 from align.transforms.write.card import write_card
-from align.transforms.write.commit import local
 from align.transforms.write.manifest import count, manifest, write_manifest
 from align.transforms.write.shard import ShardSpec, write_shard
 from align.transforms.write.stats import merge_all, write_stats

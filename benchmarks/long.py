@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from align.pipeline.config import RunConfig
-from align.pipeline.resume import look_at_inputs
-from align.pipeline.workers import workers_for
+from align.pipeline.job.resume import look_at_inputs
+from align.pipeline.job.workers import workers_for
 from benchmarks.figures import Figure, figures, ratios, spread
 from benchmarks.recordings import CLIP, CLIPS, FPS, Download, ffmpeg, lay_out, make
 from benchmarks.rounds import Taken, Variant, code_version, left, take_rounds

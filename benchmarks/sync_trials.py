@@ -25,7 +25,6 @@ import numpy as np
 
 from align.schemas.media import ImuTrack, VideoInfo
 from align.schemas.time import NS, ClockMap, TimeSpan
-from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
 from align.transforms.read.probe import probe_media
 from align.transforms.sync.clocks import ClockRow, clock_map
 from align.transforms.sync.flow import Flow
@@ -39,6 +38,7 @@ from align.transforms.synth.options import SynthOptions
 from align.transforms.synth.sensors import inertial
 from align.transforms.synth.story import Story, tell
 from align.transforms.synth.truth import RecordingTruth, read_truth
+from align.transforms.tables.table import imu_range, read_imu, survey_imu
 
 STRESS, MEMS = 0.01, 0.002
 """Noise of a gyro's rows at 200 Hz, rad/s: five times, and about twice what a BMI160 has by its data sheet.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import imageio_ffmpeg
 
 from align.pipeline.config import RunConfig
-from align.pipeline.planning import list_recordings
-from align.pipeline.run import plan
+from align.pipeline.job.planning import list_recordings
+from align.pipeline.job.run import plan
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Recording
 from align.schemas.time import TimeSpan

@@ -30,7 +30,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 import align
-from align.transforms.balance.negatives import not_negatives
+from align.transforms.index.negatives import not_negatives
 
 OTHERS = ("audio", "imu")
 CENTRAL_S = 2.0  # of the sound and the motion around the picture's instant

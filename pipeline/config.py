@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from align.pipeline.storage import absolute, is_remote, open_binary
+from align.pipeline.storage.files import absolute, is_remote, open_binary
 from align.schemas.errors import UsageError
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS

@@ -32,10 +32,10 @@ from align.schemas.sample import (
     Sample,
 )
 from align.schemas.time import NS, TimeSpan
+from align.transforms.store.publish import local
 from align.transforms.synth.layout import synthesize
 from align.transforms.synth.options import SynthOptions
 from align.transforms.write.card import write_card
-from align.transforms.write.commit import local
 from align.transforms.write.manifest import count, manifest, write_failures, write_manifest
 from align.transforms.write.shard import ShardSpec, write_shard
 from align.transforms.write.stats import merge_all, write_stats

@@ -16,7 +16,7 @@ from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
 from align.transforms.align import imu
 from align.transforms.align.imu import window_imu
 from align.transforms.align.margins import IMU_MARGIN_NS
-from align.transforms.read.imu_csv import imu_range, read_imu, survey_imu
+from align.transforms.tables.table import imu_range, read_imu, survey_imu
 
 TABLES = Path(__file__).parents[2] / "shared" / "data" / "ego4d" / "v2" / "imu"
 HOURS_10 = 36_000 * NS
@@ -250,7 +250,7 @@ def test_without_a_known_rate_the_rows_spacing_decides():
     "uid", ["3c8d5a26-d617-55aa-8147-3ea634376062", "80187c7e-4c38-5b6c-8891-d6e23814f7c2"]
 )
 def test_a_real_window_is_the_same_whatever_was_read_with_it(uid, rate, monkeypatch):
-    monkeypatch.setattr("align.transforms.read.imu_rows.BLOCK_BYTES", 4_096)
+    monkeypatch.setattr("align.transforms.tables.rows.BLOCK_BYTES", 4_096)
     path, clock = TABLES / f"{uid}.csv", ClockMap((ClockPiece(0, 12_345_678, 300.0),))
     survey = survey_imu(path)
 

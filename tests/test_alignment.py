@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from align.pipeline.config import RunConfig
-from align.pipeline.planning import plan_recording
+from align.pipeline.job.planning import plan_recording
 from align.schemas.media import AudioTrack, ImuTrack
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Narration, Recording, Stream

@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.pipeline.index_command import index
+from align.pipeline.cli.index_command import index
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.sample import EncodedImage
-from align.transforms.balance.duplicates import clusters, picture_hash, representatives
-from align.transforms.balance.index import IndexOptions, add_index
-from align.transforms.balance.negatives import identity, narration_id, not_negatives
-from align.transforms.balance.weights import (
+from align.transforms.index.balance import IndexOptions, add_index
+from align.transforms.index.duplicates import clusters, picture_hash, representatives
+from align.transforms.index.negatives import identity, narration_id, not_negatives
+from align.transforms.index.weights import (
     class_weights,
     effective_number,
     pairs,
@@ -26,7 +26,7 @@ from align.transforms.balance.weights import (
     tally,
     window_weight,
 )
-from align.transforms.write.commit import local
+from align.transforms.store.publish import local
 
 # -- Weights -------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from align.pipeline.cli import main
+from align.pipeline.cli.main import main
 
 Said = tuple[int, str, str]
 

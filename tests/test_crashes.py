@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from align.schemas.errors import AlignError
-from align.transforms.write.commit import local
+from align.transforms.store.publish import local
 from align.transforms.write.shard import ShardSpec, write_shard
 
 NAMES = tuple("abcdefgh")
@@ -153,7 +153,10 @@ def sabotaged(folder, tmp_path):
         place = tmp_path / "sabotage"
         place.mkdir()
         lines = [f"    {line}" for line in code.splitlines()]
-        start = ["import os", 'if "align.pipeline.worker_process" in open("/proc/self/cmdline").read():']
+        start = [
+            "import os",
+            'if "align.pipeline.process.worker_process" in open("/proc/self/cmdline").read():',
+        ]
         (place / "sitecustomize.py").write_text("\n".join([*start, *lines, "    pass"]))
         paths = [str(place), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "OUT": str(out)}
@@ -260,7 +263,7 @@ def test_two_runs_at_once_do_not_share_an_output(folder, whole, tmp_path):
 
 def test_writers_of_one_name_do_not_mix(tmp_path):
     """Two threads publish under one name: each gets a temporary name of its own, and one wins whole."""
-    from align.transforms.write.commit import publish_bytes
+    from align.transforms.store.publish import publish_bytes
 
     store = local(tmp_path)
     threads = [threading.Thread(target=publish_bytes, args=(store, "a", bytes([i]) * 99)) for i in range(8)]

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 
 from align.pipeline.config import RunConfig
-from align.pipeline.planning import plan_recording
+from align.pipeline.job.planning import plan_recording
 from align.schemas.errors import Fault
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Recording, Stream

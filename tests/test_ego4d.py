@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from align.pipeline import storage
 from align.pipeline.sources import SourceOptions, find_source
-from align.pipeline.sources.ego4d_narrations import nanoseconds
+from align.pipeline.sources.ego4d.narrations import nanoseconds
 from align.pipeline.sources.groups import Groups
 from align.pipeline.sources.json_stream import stream_items
+from align.pipeline.storage import files
 from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Concurrent, Recording
@@ -740,14 +740,14 @@ def test_the_stream_gives_what_the_whole_document_holds_however_it_is_chunked(do
 
 
 def test_local_files_and_uris_are_told_apart(tmp_path):
-    assert storage.join("gs://bucket/a/", "b", "c.mp4") == "gs://bucket/a/b/c.mp4"
-    assert storage.join("/in", "b", "c.mp4") == "/in/b/c.mp4"
-    assert storage.absolute("gs://bucket/a") == "gs://bucket/a"
-    assert Path(storage.absolute("x")).is_absolute()
-    assert storage.list_names(str(tmp_path / "nowhere")) == frozenset()
+    assert files.join("gs://bucket/a/", "b", "c.mp4") == "gs://bucket/a/b/c.mp4"
+    assert files.join("/in", "b", "c.mp4") == "/in/b/c.mp4"
+    assert files.absolute("gs://bucket/a") == "gs://bucket/a"
+    assert Path(files.absolute("x")).is_absolute()
+    assert files.list_names(str(tmp_path / "nowhere")) == frozenset()
     (tmp_path / "a:b.mp4").write_bytes(b"7")
-    assert storage.list_names(str(tmp_path)) == {"a:b.mp4"}
-    with storage.open_binary(storage.join(str(tmp_path), "a:b.mp4")) as file:
+    assert files.list_names(str(tmp_path)) == {"a:b.mp4"}
+    with files.open_binary(files.join(str(tmp_path), "a:b.mp4")) as file:
         assert file.read() == b"7"
 
 
@@ -757,7 +757,7 @@ def test_the_same_is_read_through_beams_file_systems(download, monkeypatch):
         [video("a"), video("b")], files=["a", "x"], imu=["a"], narrations={"a": told(sentence(1.0))}
     )
     local = read(folder)
-    monkeypatch.setattr(storage, "is_remote", lambda uri: True)
+    monkeypatch.setattr(files, "is_remote", lambda uri: True)
     assert read(folder) == local
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from align.pipeline.cli import main
+from align.pipeline.cli.main import main
 
 SECOND = {"window_ns": 10**9, "stride_ns": 10**9}
 HEALTHY = ("healthy-a", "healthy-b")

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from align.pipeline.isolation import MEMORY_BYTES
+from align.pipeline.process.isolation import MEMORY_BYTES
 from align.schemas.errors import AlignError, UsageError, without_secrets
 
 SECOND = {"window_ns": 10**9, "stride_ns": 10**9}
@@ -139,7 +139,7 @@ MEASURED = """
 import resource, sys
 import align
 from align.pipeline.config import RunConfig
-from align.pipeline import isolation
+from align.pipeline.process import isolation
 from align.schemas.options import AlignOptions
 options = AlignOptions(window_ns=10**9, stride_ns=10**9)
 align.run(RunConfig("ego4d", *sys.argv[1:], options, workers=1, max_failures=1.0))

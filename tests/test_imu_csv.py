@@ -13,8 +13,8 @@ from align.schemas.errors import AlignError
 from align.schemas.plan import ImuRange
 from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
 from align.schemas.wire import from_plain, to_plain
-from align.transforms.read import imu_rows
-from align.transforms.read.imu_csv import EGO4D, ImuColumns, imu_range, read_imu, survey_imu
+from align.transforms.tables import rows as imu_rows
+from align.transforms.tables.table import EGO4D, ImuColumns, imu_range, read_imu, survey_imu
 
 HEADER = (
     "component_idx,component_timestamp_ms,canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"

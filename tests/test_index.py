@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from align.schemas.errors import UsageError
+from align.transforms.index.loaders import write_loader_indexes
 from align.transforms.index.tars import scan
-from align.transforms.index.write import write_loader_indexes
-from align.transforms.write.commit import local
+from align.transforms.store.publish import local
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from align.pipeline.config import RunConfig
-from align.pipeline.isolation import Decoder, borrow
-from align.pipeline.planning import list_recordings, plan_recording
+from align.pipeline.job.planning import list_recordings, plan_recording
+from align.pipeline.process.isolation import Decoder, borrow
 from align.schemas.errors import AlignError, Fault
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
@@ -21,7 +21,7 @@ SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
 
 DOUBLE = """
 import os, signal, sys, time
-from align.pipeline import decoder_process
+from align.pipeline.process import decoder_process
 from align.transforms.align import segment as home
 
 real = home.align_segment

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from align.schemas.errors import AlignError, Fault
-from align.transforms.write.commit import local, strict_json
+from align.transforms.store.publish import local, strict_json
 from align.transforms.write.manifest import Counts, count, manifest, write_failures, write_manifest
 from align.transforms.write.shard import ShardFile, ShardReport
 

@@ -13,8 +13,8 @@ import pytest
 
 import align
 from align.pipeline.config import RunConfig
-from align.pipeline.planning import list_recordings, plan_recording
-from align.pipeline.sync_run import SyncConfig, run_sync
+from align.pipeline.job.planning import list_recordings, plan_recording
+from align.pipeline.sync.run import SyncConfig, run_sync
 from align.schemas.errors import UsageError
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.options import AlignOptions

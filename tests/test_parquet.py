@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from align.schemas.features import COLUMNS, arrow_schema
-from align.transforms.write.parquet import ParquetShard
+from align.transforms.formats.parquet import ParquetShard
 from align.transforms.write.row import to_batch, to_row
 
 SCHEMA = arrow_schema(16_000, 200)

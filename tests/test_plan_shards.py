@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.pipeline.config import RunConfig
-from align.pipeline.shards import add_loads, shard_key
+from align.pipeline.job.shards import add_loads, shard_key
 from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from align.pipeline import progress
-from align.pipeline.progress import Heartbeat, total, watch
-from align.pipeline.stopping import Finished, stoppable
-from align.pipeline.worker_process import ALIVE, signed_on
+from align.pipeline.process import progress
+from align.pipeline.process.progress import Heartbeat, total, watch
+from align.pipeline.process.stopping import Finished, stoppable
+from align.pipeline.process.worker_process import ALIVE, signed_on
 from align.schemas.errors import AlignError
 from align.transforms.align.audio import encode_flac
 
 SIGN_ON = """
 import sys, time
-from align.pipeline.worker_process import signed_on
+from align.pipeline.process.worker_process import signed_on
 with signed_on(sys.argv[1]):
     {body}
 """

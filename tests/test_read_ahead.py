@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.pipeline import read_ahead
-from align.pipeline.read_ahead import FIRST_BYTES, MOST_BYTES, ReadAhead
+from align.pipeline.storage import read_ahead
+from align.pipeline.storage.read_ahead import FIRST_BYTES, MOST_BYTES, ReadAhead
 
 
 class Store(io.RawIOBase):

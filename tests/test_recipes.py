@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from align.transforms.balance.index import add_index
-from align.transforms.index.write import write_loader_indexes
-from align.transforms.write.commit import local
+from align.transforms.index.balance import add_index
+from align.transforms.index.loaders import write_loader_indexes
+from align.transforms.store.publish import local
 
 
 @pytest.fixture(scope="module", params=["synthetic", "real"])

@@ -10,15 +10,15 @@ from dataclasses import asdict, replace
 import pytest
 
 import align
-from align.pipeline import run as running
 from align.pipeline.config import RunConfig
-from align.pipeline.lock import LOCK, Holder, holder_of, locked
-from align.pipeline.resume import clean
+from align.pipeline.job import run as running
+from align.pipeline.job.resume import clean
+from align.pipeline.storage.lock import LOCK, Holder, holder_of, locked
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.options import AlignOptions
 from align.transforms.check.verify import verify
+from align.transforms.store.publish import local, publish_json
 from align.transforms.write import shard as shards
-from align.transforms.write.commit import local, publish_json
 
 NAMES = ("a", "b", "c", "d")
 
@@ -145,7 +145,7 @@ def test_an_input_touched_after_a_failed_run_is_refused(config, root, monkeypatc
     def full(*_):
         raise AlignError("write_failed", "the disk is full", stage="commit")
 
-    monkeypatch.setattr("align.pipeline.graph.commit_run", full)
+    monkeypatch.setattr("align.pipeline.job.graph.commit_run", full)
     with pytest.raises(AlignError, match="the disk is full"):
         align.run(config)
     os.utime(root / "full_scale/a.mp4")
@@ -219,7 +219,7 @@ def test_a_locked_output_is_refused_before_anything_else(out, config):
 
 
 def test_an_output_that_is_taken_away_stops_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.pipeline.lock.BEAT_S", 0.01)
+    monkeypatch.setattr("align.pipeline.storage.lock.BEAT_S", 0.01)
     told = []
     store = local(tmp_path)
     with locked(store, "OUT", told.append):
@@ -232,7 +232,7 @@ def test_an_output_that_is_taken_away_stops_the_run(tmp_path, monkeypatch):
 
 
 def test_shards_that_vanish_under_way_are_never_committed(config, monkeypatch, tmp_path):
-    from align.pipeline import graph
+    from align.pipeline.job import graph
 
     real = graph.write_one_shard
 
@@ -257,7 +257,7 @@ def test_a_run_that_died_right_after_its_commit_is_committed_and_tidied_up_later
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr("align.pipeline.shards.keep_for_later", died)
+        patched.setattr("align.pipeline.job.shards.keep_for_later", died)
         assert not align.run(config).already
     assert tree(out) != before
     assert not align.run(replace(config, resume=True)).already

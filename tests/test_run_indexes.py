@@ -6,15 +6,15 @@ import shutil
 import pytest
 
 import align
-from align.pipeline.cli import main
+from align.pipeline.cli.main import main
 from align.pipeline.config import RunConfig
-from align.pipeline.planning import list_recordings
+from align.pipeline.job.planning import list_recordings
 from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.options import AlignOptions
-from align.transforms.balance.index import add_index
 from align.transforms.check.verify import verify
-from align.transforms.index.write import write_loader_indexes
-from align.transforms.write.commit import local
+from align.transforms.index.balance import add_index
+from align.transforms.index.loaders import write_loader_indexes
+from align.transforms.store.publish import local
 from align.transforms.write.manifest import disjoint_splits
 from align.transforms.write.stats import Statistics
 

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.schemas.errors import AlignError, Fault
-from align.transforms.write.commit import LocalStore, digest, leftovers, local, publish, publish_bytes
+from align.transforms.formats.webdataset import parts, read_rows
+from align.transforms.store.publish import LocalStore, digest, leftovers, local, publish, publish_bytes
 from align.transforms.write.row import from_batch
 from align.transforms.write.shard import (
     Head,
@@ -30,7 +31,6 @@ from align.transforms.write.shard import (
     write_order,
     write_shard,
 )
-from align.transforms.write.webdataset import parts, read_rows
 
 BOTH = ("parquet", "webdataset")
 SPEC = ShardSpec("train", 2, 8, BOTH, seed=5, fingerprint="abc")
@@ -279,7 +279,7 @@ def test_leftovers_are_told_from_files_of_others(tmp_path):
 
 CRASH = """
 import os, pickle, signal, sys
-from align.transforms.write.commit import LocalStore
+from align.transforms.store.publish import LocalStore
 from align.transforms.write.shard import write_shard
 
 left = int(sys.argv[3])

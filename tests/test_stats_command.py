@@ -5,10 +5,10 @@ from collections import Counter
 
 from click.testing import CliRunner
 
-from align.pipeline.stats_command import stats
+from align.pipeline.cli.stats_command import stats
 from align.schemas.errors import UsageError
-from align.transforms.balance.index import add_index
-from align.transforms.write.commit import local
+from align.transforms.index.balance import add_index
+from align.transforms.store.publish import local
 
 
 def lines_of(*arguments):

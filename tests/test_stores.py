@@ -12,7 +12,7 @@ import pytest
 
 import align
 from align.pipeline.config import RunConfig
-from align.pipeline.stores import store
+from align.pipeline.storage.stores import store
 from align.schemas.options import AlignOptions
 from align.transforms.check.verify import verify
 

@@ -11,8 +11,8 @@ import pytest
 
 import align
 from align.pipeline.config import RunConfig
-from align.pipeline.storage import use_options
-from align.pipeline.stores import store
+from align.pipeline.storage.files import use_options
+from align.pipeline.storage.stores import store
 from align.schemas.options import AlignOptions
 from align.transforms.check.verify import verify
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from align.pipeline.cli.sync_command import sync
 from align.pipeline.config import RunConfig
-from align.pipeline.sync_command import sync
-from align.pipeline.sync_run import SyncConfig, run_sync, sync_recording
+from align.pipeline.sync.run import SyncConfig, run_sync, sync_recording
 from align.schemas.errors import UsageError
 from align.schemas.time import NS, TimeSpan
 from align.transforms.sync.clocks import SCHEMA, read_clocks
@@ -93,7 +93,7 @@ def test_finished_recordings_are_not_measured_again(ego4d, tmp_path, monkeypatch
     run = RunConfig(source="ego4d", input=str(ego4d), recordings=(NASA, KARMA), resume=True, isolate=False)
     config = SyncConfig(run, str(tmp_path / "c.parquet"))
     config.parts.mkdir()
-    from align.pipeline.planning import list_recordings
+    from align.pipeline.job.planning import list_recordings
 
     nasa = next(r for r in list_recordings(run) if r.recording_id == NASA)
     sync_recording(nasa, config)

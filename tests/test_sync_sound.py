@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import align
+from align.pipeline.cli.sync_command import sync
 from align.pipeline.config import RunConfig
-from align.pipeline.planning import list_recordings
-from align.pipeline.sync_command import sync
-from align.pipeline.sync_run import SyncConfig, run_sync, sync_set
-from align.pipeline.sync_sound import ConcurrentSet, concurrent_sets, measure_set
+from align.pipeline.job.planning import list_recordings
+from align.pipeline.sync.run import SyncConfig, run_sync, sync_set
+from align.pipeline.sync.sound import ConcurrentSet, concurrent_sets, measure_set
 from align.schemas.errors import AlignError
 from align.schemas.recording import Concurrent, Recording, Stream
 from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
@@ -162,7 +162,7 @@ def test_a_broken_file_costs_only_its_own_recording(event, tmp_path):
 def test_a_decoder_that_crashes_costs_only_what_it_decodes(event, monkeypatch, tmp_path):
     folder, truth = event
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    monkeypatch.setattr("align.pipeline.isolation.COMMAND", (sys.executable, "-c", crash))
+    monkeypatch.setattr("align.pipeline.process.isolation.COMMAND", (sys.executable, "-c", crash))
     run = RunConfig(source="ego4d", input=str(folder))
     (item,) = concurrent_sets(r for r in list_recordings(run) if isinstance(r, Recording))
     found = measure_set(item, SyncOptions(), run)

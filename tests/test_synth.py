@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from align.pipeline.synth_command import synth
+from align.pipeline.cli.synth_command import synth
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.time import NS, TimeSpan
 from align.transforms.synth import clock, media, motion, scene, sensors, story

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from align.pipeline.cli import main
+from align.pipeline.cli.main import main
 from align.pipeline.config import RunConfig
-from align.pipeline.run import plan, run
+from align.pipeline.job.run import plan, run
 from align.schemas.errors import UsageError
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS

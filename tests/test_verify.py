@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from align.schemas.errors import Fault
 from align.schemas.sample import EncodedAudio, EncodedImage, ImuWindow
 from align.schemas.time import NS, TimeSpan
-from align.transforms.balance.index import add_index
 from align.transforms.check.rows import Expected, check_row
 from align.transforms.check.verify import verify
-from align.transforms.index.write import write_loader_indexes
-from align.transforms.write.commit import local
+from align.transforms.index.balance import add_index
+from align.transforms.index.loaders import write_loader_indexes
+from align.transforms.store.publish import local
 from align.transforms.write.row import to_row
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 import align.views
-from align.pipeline.cli_options import config_from, run_options
+from align.pipeline.cli.options import config_from, run_options
 from align.schemas.errors import AlignError, UsageError
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS

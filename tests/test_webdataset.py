@@ -10,8 +10,8 @@ import webdataset
 
 from align.schemas.errors import AlignError
 from align.schemas.features import COLUMNS, arrow_schema
+from align.transforms.formats.webdataset import TarShard, describe, kinds, parts, read_rows
 from align.transforms.write.row import from_batch, to_batch, to_row
-from align.transforms.write.webdataset import TarShard, describe, kinds, parts, read_rows
 
 SCHEMA = arrow_schema(16_000, 200)
 

@@ -15,7 +15,7 @@ import align
 from align.pipeline.config import RunConfig
 from align.schemas.options import AlignOptions
 from align.transforms.check.verify import verify
-from align.transforms.write.commit import local
+from align.transforms.store.publish import local
 
 OPTIONS = AlignOptions(window_ns=10**9, stride_ns=10**9)
 

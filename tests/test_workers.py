@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from align.pipeline.config import RunConfig
-from align.pipeline.workers import ALONE_BELOW_S, claimed_work_s, workers_for
+from align.pipeline.job.workers import ALONE_BELOW_S, claimed_work_s, workers_for
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Recording, Stream

@@ -54,7 +54,7 @@ def run(recordings: Iterable[Recording], options: AlignOptions, **changes: Any) 
     import apache_beam as beam
 
     from align import AlignRecordings
-    from align.pipeline.runners import choose_runner, pipeline_options
+    from align.pipeline.job.runners import choose_runner, pipeline_options
 
     given = list(recordings)
     folder = str(Path(given[0].video.uri).parent)

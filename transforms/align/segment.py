@@ -17,9 +17,9 @@ from align.transforms.align.margins import AUDIO_MARGIN_NS, IMU_MARGIN_NS
 from align.transforms.align.window import ImuSource, WindowBuilder, anchor_time, frame_times
 from align.transforms.read.demux import WindowRequest, read_media
 from align.transforms.read.guard import open_media
-from align.transforms.read.imu_csv import read_imu
 from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage
+from align.transforms.tables.table import read_imu
 
 Opener = Callable[[str], BinaryIO]
 

@@ -19,7 +19,7 @@ from align.schemas.errors import AlignError
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.guard import open_media
-from align.transforms.read.imu_csv import survey_imu
+from align.transforms.tables.table import survey_imu
 
 # A packet that starts later than this after the end of the one before leaves a gap.
 _TOLERANCE_NS = 2_000_000

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import COLUMNS, SCHEMA_VERSION, arrow_schema
-from align.transforms.check.indexes import check_indexes
 from align.transforms.check.rows import Expected, check_row
-from align.transforms.write.commit import Store, digest, leftovers, local, read_json
+from align.transforms.formats.webdataset import parts, read_rows
+from align.transforms.index.check import check_indexes
+from align.transforms.store.publish import Store, digest, leftovers, local, read_json
 from align.transforms.write.manifest import FAILURES, MANIFEST, Counts
 from align.transforms.write.row import from_batch
 from align.transforms.write.shard import ShardFile
 from align.transforms.write.stats import STATS, Collector, as_json
-from align.transforms.write.webdataset import parts, read_rows
 
 _ROW_GROUP_LIMIT = 100_000_000
 _READ_ROWS = 64

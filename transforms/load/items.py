@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from align.schemas.time import count_in
-from align.transforms.balance.negatives import identity, narration_id
+from align.transforms.index.negatives import identity, narration_id
 from align.transforms.views.normalise import Normalisation, normalise
 from align.transforms.views.views import Profile, view
 

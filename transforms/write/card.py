@@ -14,7 +14,7 @@ from align.schemas.errors import Reason
 from align.schemas.features import HUGGINGFACE_COLUMNS, IMU_CHANNELS, IMU_UNITS, huggingface_features
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS
-from align.transforms.write.commit import Store, publish_bytes
+from align.transforms.store.publish import Store, publish_bytes
 
 CARD = "README.md"
 WEBDATASET_CARD = f"webdataset/{CARD}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import SCHEMA_VERSION
-from align.transforms.write.commit import Store, publish, publish_json, strict_json
+from align.transforms.store.publish import Store, publish, publish_json, strict_json
 from align.transforms.write.shard import ShardFile, ShardReport, fault_order
 from align.transforms.write.stats import Statistics, groups
 

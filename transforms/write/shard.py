@@ -15,13 +15,13 @@ import pyarrow as pa
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.sample import Sample
+from align.transforms.formats.parquet import ParquetShard
+from align.transforms.formats.webdataset import TarShard, describe, kinds
 from align.transforms.stages import count, stage
-from align.transforms.write.commit import Publication, Store, digest, publish, publish_json, read_json
-from align.transforms.write.parquet import ParquetShard
+from align.transforms.store.publish import Publication, Store, digest, publish, publish_json, read_json
 from align.transforms.write.row import from_batch, to_batch, to_row
 from align.transforms.write.spool import Spool
 from align.transforms.write.stats import Collector, Statistics
-from align.transforms.write.webdataset import TarShard, describe, kinds
 
 Format = Literal["parquet", "webdataset"]
 FORMATS: tuple[Format, ...] = ("parquet", "webdataset")

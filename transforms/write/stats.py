@@ -25,7 +25,7 @@ from align.schemas.errors import AlignError
 from align.schemas.features import IMU_CHANNELS
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS
-from align.transforms.write.commit import Store, publish_json
+from align.transforms.store.publish import Store, publish_json
 from align.transforms.write.quantiles import Histograms, quantiles
 
 # One thread: more save no CPU here, and a child forked from a process that started them would hang.

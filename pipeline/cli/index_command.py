@@ -1,0 +1,55 @@
+"""``align index``: weights, near-duplicates, and what other loaders want beside the shards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("out")
+@click.option("--by", default="pattern", help="Balance by modality pattern, or by scenario.")
+@click.option("--alpha", type=float, default=0.5, help="Draw classes as n^alpha: 1 as they are, 0 all alike.")
+@click.option("--cap", type=float, default=8.0, help="Most draws of one window in an epoch.")
+@click.option(
+    "--distance", type=int, default=4, help="Bits by which hashes of near-duplicate pictures differ."
+)
+@click.option("--loaders", metavar="NAME,…", help="Also index the tar files for energon, dali, wids.")
+@click.option("--threads", type=int, default=1, help="Shards looked at at a time.")
+def index(out: str, loaders: str | None, threads: int, **given: Any) -> None:
+    """Index a finished data set OUT for training.
+
+    Writes OUT/index: per window its sampling weight, the window whose near-duplicate it is, and hashes of
+    picture and narration. align.load uses it (balance=True, duplicates="drop").
+
+    \b
+    align index out --by scenario --loaders energon,dali
+    """
+    from align.pipeline.storage.stores import store
+    from align.schemas.errors import UsageError
+    from align.transforms.index.balance import IndexOptions, add_index
+    from align.transforms.index.loaders import write_loader_indexes
+    from align.transforms.store.publish import read_json
+    from align.transforms.write.card import write_card
+    from align.transforms.write.manifest import MANIFEST
+    from align.transforms.write.stats import STATS
+
+    options, place = IndexOptions(**given), store(out)
+    try:
+        found = add_index(place, options, threads=threads)
+        files = write_loader_indexes(place, loaders.split(",")) if loaders else []
+        write_card(place, read_json(place, MANIFEST), read_json(place, STATS))
+    except FileNotFoundError:
+        detail = f"{out} has no manifest.json; name the output folder of a finished align run"
+        raise UsageError(detail) from None
+    for split, classes in found["classes"].items():
+        click.echo(f"{split}: windows and draws per epoch, by {options.by}")
+        for label, said in sorted(classes.items(), key=lambda item: -item[1]["windows"]):
+            click.echo(f"  {said['windows']:>9,}  x {said['weight']:<6.3g} {label or 'none'}")
+    across = (
+        f", {found['across_splits']:,} of them of a window in another split" if found["duplicates"] else ""
+    )
+    click.echo(f"near-duplicates: {found['duplicates']:,}{across}")
+    if files:
+        click.echo(f"indexes for {loaders}: {len(files)} files in {out}/webdataset")

@@ -1,0 +1,1 @@
+"""A run: the Beam graph, its steps as plain functions, what is kept for a resume."""

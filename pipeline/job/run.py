@@ -1,0 +1,209 @@
+"""Carries out a run or a plan: checks first, then the graph, then what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from align.pipeline.config import IN_PROCESS, RunConfig
+from align.pipeline.job.planning import RecordingPlan, list_recordings, plan_recording
+from align.pipeline.job.resume import (
+    Inputs,
+    already_complete,
+    begin,
+    clean,
+    is_committed,
+    look_at_inputs,
+    refuse_unfit,
+)
+from align.pipeline.job.workers import workers_for
+from align.pipeline.process.isolation import start_early
+from align.pipeline.process.progress import lost_worker, watch
+from align.pipeline.process.stopping import Finished, Leave, last_word, stoppable
+from align.pipeline.storage.files import is_remote, use_options
+from align.pipeline.storage.lock import locked, refuse_if_held
+from align.pipeline.storage.stores import store
+from align.schemas.errors import AlignError, Fault, UsageError
+from align.schemas.time import NS
+from align.transforms.plan.splits import parse_splits
+from align.transforms.store.publish import read_json
+from align.transforms.write.manifest import FAILURES
+
+Show = Callable[[Counter[str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run left behind.
+
+    Attributes:
+        manifest: the committed manifest.
+        too_many_failures: more than the allowed share of the planned windows failed.
+        already: it was complete before; nothing was done.
+        stages: what each stage counted: see :mod:`align.transforms.stages`.
+        notes: code -> lines of ``failures.jsonl`` that cost no window and yet should be known.
+    """
+
+    output: str
+    manifest: dict[str, Any]
+    too_many_failures: bool
+    already: bool = False
+    stages: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = None) -> RunResult:
+    """Carry out a run on Beam and return what it committed.
+
+    Args:
+        config: the run.
+        show: called now and then with the counts so far.
+        leave: ends the process, given the reason, where Beam does not let itself be stopped.
+
+    Raises:
+        UsageError: the configuration cannot be meant, found before any work.
+        AlignError: the run as a whole failed; what is finished stays for ``resume``.
+    """
+    _check_beam(config)
+    if config.beam_args and (is_remote(config.input) or is_remote(config.output)):
+        use_options(config.beam_args)
+    inputs = check(config)
+    if config.resume and already_complete(config):
+        clean(config.output)
+        return result_of(config, already=True)
+    target = store(config.output)
+    with stoppable(leave) as stopper, locked(target, config.output, stopper.stop):
+        begin(config, inputs)
+        if config.isolate and config.runner in IN_PROCESS:
+            start_early(config)
+        with _quiet_beam():
+            import apache_beam as beam
+
+            from align.pipeline.job.graph import build
+            from align.pipeline.job.runners import choose_runner, pipeline_options, stage_counts
+        workers = config.workers or workers_for(inputs.work_s)
+        options = pipeline_options(config, workers)
+        done = None
+
+        def lost(error: AlignError) -> None:
+            stopper.stop(Finished() if is_committed(config.output) else error)
+
+        with watch(show or (lambda _: None), lost) as heartbeats:
+            try:
+                runner = choose_runner(config, workers, heartbeats)
+                pipeline = beam.Pipeline(runner=runner, options=options)
+                build(pipeline, config, heartbeats)
+                done = pipeline.run()
+                done.wait_until_finish()
+            except Exception as error:  # Beam's workers may be lost, or not part well, after the commit too
+                if not is_committed(config.output):
+                    raise last_word(heartbeats) or lost_worker(heartbeats, error) or error from None
+    return replace(result_of(config), stages=stage_counts(done))
+
+
+def _check_beam(config: RunConfig) -> None:
+    """Refuse options and runners that Beam does not know; imports it only where there is a need."""
+    if not config.beam_args and config.runner in IN_PROCESS:
+        return
+    with _quiet_beam():
+        from align.pipeline.job.runners import refuse_unknown, refuse_unknown_runner
+    refuse_unknown(config.beam_args)
+    refuse_unknown_runner(config.runner)
+
+
+def check(config: RunConfig) -> Inputs:
+    """Refuse what cannot work before any work starts.
+
+    Raises:
+        UsageError: unknown source, no recordings, a bad split, an output that is not empty, that holds a
+            run of another config or input, or to which another run is writing.
+    """
+    if config.trust_metadata:
+        raise UsageError("--trust-metadata is for align plan: a run takes nothing on trust")
+    if not config.output:
+        raise UsageError("--output is missing; name an empty or new folder")
+    parse_splits(config.splits)
+    inputs = look_at_inputs(config)
+    refuse_if_held(store(config.output), config.output)
+    refuse_unfit(config, inputs)
+    return inputs
+
+
+def result_of(config: RunConfig, *, already: bool = False) -> RunResult:
+    """Read back what a run committed, and judge it.
+
+    Raises:
+        AlignError: ``nothing_written``: every window was skipped or failed.
+    """
+    manifest = read_json(store(config.output), "manifest.json")
+    counts = manifest["counts"]
+    if not counts["windows_written"]:
+        detail = f"no window was written; {config.output}/failures.jsonl says why"
+        raise AlignError("nothing_written", detail, stage="commit")
+    allowed = config.max_failures * counts["windows_planned"]
+    too_many = counts["failed"] > allowed
+    return RunResult(config.output, manifest, too_many, already, notes=_notes(config))
+
+
+def _notes(config: RunConfig) -> dict[str, int]:
+    with store(config.output).open(FAILURES) as lines:
+        faults = map(json.loads, lines)
+        return dict(Counter(fault["code"] for fault in faults if not fault["windows"]))
+
+
+def plan(config: RunConfig) -> PlanSummary:
+    """What a run would read and write, from headers alone, in flat memory."""
+    parse_splits(config.splits)
+    _check_beam(config)
+    summary = PlanSummary()
+    for item in list_recordings(config):
+        if isinstance(item, Fault):
+            summary.add(RecordingPlan(item.recording_id, item.windows, (), (item,), offered=False))
+        else:
+            summary.add(plan_recording(item, config, survey=False))
+    if not summary.recordings:
+        raise UsageError(f"no recordings to align in {config.input}")
+    return summary
+
+
+@dataclass
+class PlanSummary:
+    """Totals of a plan; grows with the number of reasons, not of windows."""
+
+    recordings: int = 0
+    windows: int = 0
+    segments: int = 0
+    media_s: float = 0.0
+    cpu_s: float = 0.0
+    output_bytes: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, plan: RecordingPlan) -> None:
+        """Count one recording's plan."""
+        self.recordings += plan.offered
+        self.windows += plan.windows
+        for fault in plan.faults:
+            self.lost[fault.code] += fault.windows
+            self.notes[fault.code] += fault.windows == 0
+        for segment in plan.segments:
+            self.segments += 1
+            self.media_s += (segment.starts_ns[-1] + segment.window_ns - segment.starts_ns[0]) / NS
+            self.cpu_s += segment.cost_s
+            self.output_bytes += segment.cost_bytes
+
+
+@contextmanager
+def _quiet_beam() -> Iterator[None]:
+    """Import Beam without the warning it gives where its cloud extras are not installed."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,217 @@
+"""What the graph's steps do, as plain functions: count shards, write one, commit the run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from importlib.metadata import version
+from itertools import zip_longest
+from typing import Any
+
+from align.pipeline.config import RunConfig, digest
+from align.pipeline.job.resume import keep_for_later
+from align.pipeline.process.isolation import borrow
+from align.pipeline.process.progress import Heartbeat
+from align.pipeline.storage.files import opener_for
+from align.pipeline.storage.stores import store
+from align.schemas.errors import AlignError, Fault
+from align.schemas.plan import Segment
+from align.schemas.wire import to_plain
+from align.transforms.index.loaders import make_loader_indexes
+from align.transforms.plan.shards import Load, place_of
+from align.transforms.store.publish import Store, leftovers
+from align.transforms.write.card import write_card
+from align.transforms.write.manifest import (
+    count,
+    disjoint_splits,
+    listed,
+    manifest,
+    write_failures,
+    write_manifest,
+)
+from align.transforms.write.shard import REPORTS, Item, ShardReport, ShardSpec, finished_report, write_shard
+from align.transforms.write.stats import merge_all, write_stats
+
+_THREADS = 8  # that look at finished shards; each holds the pictures of one row group
+_OURS, _ENERGON = (".parquet", ".tar", ".idx", ".wids.json"), "webdataset/.nv-meta/"
+
+ShardKey = tuple[str, int, int]
+"""Split, index of the shard within it, number of its shards."""
+
+Losses = tuple[bool, int, tuple[Fault, ...]]
+"""Of one recording: whether it was offered at all, its planned windows, and what planning lost of them."""
+
+
+Loads = dict[str, Load]
+"""Per split: what its segments add up to."""
+
+
+def add_loads(several: Iterable[Loads]) -> Loads:
+    """All together."""
+    total: Loads = {}
+    for loads in several:
+        for split, load in loads.items():
+            total[split] = total[split] + load if split in total else load
+    return total
+
+
+def shard_key(segment: Segment, config: RunConfig, loads: Loads) -> ShardKey:
+    """The shard of a segment, given what all segments add up to."""
+    load = loads[segment.split]
+    shards = load.shards(config.shard_size)
+    return segment.split, load.shard_of(place_of(segment.key, config.seed), shards), shards
+
+
+def lost_by(faults: Iterable[Fault]) -> dict[str, int]:
+    """Windows that faults account for, by outcome, for the progress display."""
+    windows = Counter[str]()
+    for fault in faults:
+        windows[fault.outcome] += fault.windows
+    return {outcome: windows[outcome] for outcome in ("skipped", "failed")}
+
+
+def number_shards(used: Iterable[ShardKey]) -> dict[ShardKey, ShardKey]:
+    """Numbers without holes for the shards that hold a segment: readers expect ``{000000..000007}``."""
+    by_split: dict[str, list[ShardKey]] = {}
+    for place in sorted(used):
+        by_split.setdefault(place[0], []).append(place)
+    return {
+        place: (split, rank, len(places))
+        for split, places in by_split.items()
+        for rank, place in enumerate(places)
+    }
+
+
+def write_one_shard(
+    key: ShardKey, segments: Iterable[Segment], config: RunConfig, heartbeat: Heartbeat
+) -> ShardReport:
+    """Write the shard of some segments, or take over what an earlier run finished of it."""
+    split, index, total = key
+    ordered = sorted(segments, key=lambda s: (s.recording.recording_id, s.starts_ns))
+    spec = ShardSpec(
+        split=split,
+        index=index,
+        total=total,
+        formats=config.formats,  # type: ignore[arg-type]
+        seed=config.seed,
+        audio_rate=config.options.audio_rate,
+        imu_rate=config.options.imu_rate,
+        fingerprint=shard_fingerprint(config, ordered),
+    )
+    target = store(config.output)
+    finished = finished_report(target, spec) if config.resume else None
+    if finished is not None and not (config.retry_failed and finished.failed):
+        heartbeat.add(written=finished.samples, **lost_by(finished.faults))
+        return finished
+    return write_shard(spec, _counted(ordered, config, heartbeat), target)
+
+
+def shard_fingerprint(config: RunConfig, segments: Sequence[Segment]) -> str:
+    """Names all that a shard's content depends on: configuration and what its segments read."""
+    return digest([version("multimodal-align"), config.as_manifest(), _without_places(to_plain(segments))])
+
+
+def _without_places(plain: Any) -> Any:
+    """Plain values without URIs: an input that was moved is still the same input."""
+    if isinstance(plain, dict):
+        return {key: _without_places(value) for key, value in plain.items() if key != "uri"}
+    return [_without_places(value) for value in plain] if isinstance(plain, list) else plain
+
+
+def _counted(segments: Sequence[Segment], config: RunConfig, heartbeat: Heartbeat) -> Iterator[Item]:
+    for item in _isolated(segments, config) if config.isolate else _here(segments, config):
+        heartbeat.add(**(lost_by([item]) if isinstance(item, Fault) else {"written": 1}))
+        yield item
+
+
+def _isolated(segments: Sequence[Segment], config: RunConfig) -> Iterator[Item]:
+    for segment, following in zip_longest(segments, segments[1:]):
+        same = following is not None and following.recording.video.uri == segment.recording.video.uri
+        with borrow(config) as decoder:
+            yield from decoder.samples(segment, config.options, config.sample_sha256, keep_open=same)
+
+
+def _here(segments: Sequence[Segment], config: RunConfig) -> Iterator[Item]:
+    from align.transforms.align.segment import align_segment  # heavy, and the child's own otherwise
+    from align.transforms.read.kept_file import KeptFile
+
+    with closing(KeptFile()) as file:
+        for segment in segments:
+            opener = opener_for(segment.recording.video.uri)
+            yield from align_segment(segment, config.options, config.sample_sha256, opener, file)
+
+
+def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequence[Losses]) -> dict[str, Any]:
+    """Write statistics, failures, card and, last, the manifest.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        AlignError: ``lost_windows`` if planned is not written + skipped + failed, ``leak`` if a group is in
+            two splits: nothing is committed then.
+    """
+    target = store(config.output)
+    faults = [fault for _, _, lost in losses for fault in lost]
+    faults += [fault for report in reports for fault in report.faults]
+    planned = sum(windows for _, windows, _ in losses)
+    content = manifest(
+        align_version=version("multimodal-align"),
+        source=config.source,
+        config=config.as_manifest(),
+        config_sha256=config.sample_sha256,
+        files=[file for report in reports for file in report.files],
+        counts=count(sum(offered for offered, _, _ in losses), planned, reports, faults),
+    )
+    sums = merge_all(report.statistics for report in reports)
+    content["splits"] = disjoint_splits(sums)
+    _refuse_lost(target, content)
+    content |= _indexes(target, content["shards"], config)
+    statistics = write_stats(target, sums)
+    write_failures(target, faults + _alike_across(content))
+    write_card(target, content, statistics)
+    _leave_only(target, content)
+    write_manifest(target, content)
+    keep_for_later(target, {f"{REPORTS}/{report.name}.json" for report in reports})
+    return content
+
+
+def _indexes(target: Store, shards: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
+    """Make the indexes beside the shards, if there are any, and return what the manifest says of them."""
+    kinds = config.index_kinds
+    made: dict[str, Any] = {"indexes": sorted(kinds)}
+    if shards and "balance" in kinds:
+        from align.transforms.index.balance import make_index  # SciPy's graphs take a while to import
+
+        made |= make_index(target, shards, threads=min(config.workers or os.cpu_count() or 1, _THREADS))
+    if shards and kinds - {"balance"}:
+        made["loader_index"] = make_loader_indexes(target, shards, kinds - {"balance"})
+    return made
+
+
+def _alike_across(content: Mapping[str, Any]) -> list[Fault]:
+    """A note where windows of different splits look alike: a leak that no grouping can prevent."""
+    across = content.get("balance", {}).get("across_splits", 0)
+    detail = f"{across} windows look like one of another split; the index says which (duplicate_of)"
+    return [Fault("", None, "commit", "alike_across_splits", detail, "noted", 0)] if across else []
+
+
+def _refuse_lost(target: Store, content: Mapping[str, Any]) -> None:
+    """Check that every shard is there.
+
+    Raises:
+        AlignError: ``lost_shards``: what was finished has gone meanwhile.
+    """
+    if lost := sorted({shard["path"] for shard in content["shards"]}.difference(target.names())):
+        detail = f"{lost[0]} was finished, but is no longer there: was the output touched? Run with --resume"
+        raise AlignError("lost_shards", detail, stage="commit")
+
+
+def _leave_only(target: Store, content: Mapping[str, Any]) -> None:
+    """Remove shards and indexes of an attempt that cut the windows differently, and temporary files."""
+    known = {file["path"] for file in listed(content)}
+    ours = {name for name in target.names() if name.endswith(_OURS) or name.startswith(_ENERGON)}
+    for name in sorted(ours - known) + leftovers(target):
+        target.remove(name)

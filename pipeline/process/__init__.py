@@ -1,0 +1,1 @@
+"""Other processes: decoders in isolation, workers, progress, stopping."""

@@ -1,0 +1,1 @@
+"""Where files lie: this machine or an object store, and the lock on an output."""

@@ -1,0 +1,1 @@
+"""Measuring the clocks of a data set's recordings, on Beam."""

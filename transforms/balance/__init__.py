@@ -1,1 +1,0 @@
-"""Modality patterns, sampling weights, near-duplicates, and negatives that are none."""

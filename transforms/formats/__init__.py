@@ -1,0 +1,1 @@
+"""Sample rows to files: one file for each output format."""

@@ -1,0 +1,1 @@
+"""Writing files so that a final name means whole bytes."""

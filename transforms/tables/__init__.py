@@ -1,0 +1,1 @@
+"""Time-stamped tables: rows, spans of bytes, the survey of a whole file."""
