@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
@@ -10,6 +11,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 OMIT_NONE = {"omit": None}
 """Metadata of a field that came later: where it is None, records look, and hash, as they did before."""
+
+
+_FRACTION = re.compile(
+    r"-?[0-9]{1,100}(/[0-9]{1,100})?"
+)  # what ``str`` gives; 1e999999999 would take for ever
 
 
 def to_plain(value: Any) -> Any:
@@ -34,13 +40,17 @@ def from_plain(kind: Any, plain: Any) -> Any:
     """The value of type ``kind`` that :func:`to_plain` took apart.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        KeyError, TypeError, ValueError, ArithmeticError: it is none.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         (inner,) = [part for part in parts if part is not types.NoneType]
         return None if plain is None else from_plain(inner, plain)
+    if origin in (tuple, dict) and not isinstance(plain, (list, tuple) if origin is tuple else dict):
+        raise TypeError(f"{plain!r:.100} is no {origin.__name__}")
     if origin is tuple:
+        if parts == (int, ...) and all(type(item) is int for item in plain):
+            return tuple(plain)  # instants of keyframes: tens of thousands for each segment
         inner = parts[:1] * len(plain) if parts[-1] is Ellipsis else parts
         return tuple(from_plain(part, item) for part, item in zip(inner, plain, strict=True))
     if origin is dict:
@@ -49,11 +59,20 @@ def from_plain(kind: Any, plain: Any) -> Any:
         omitted = {f.name for f in fields(kind) if "omit" in f.metadata} - plain.keys()
         hints = ((name, hint) for name, hint in _hints(kind).items() if name not in omitted)
         return kind(**{name: from_plain(hint, plain[name]) for name, hint in hints})
-    if kind in (Fraction, float):
-        return kind(plain)
-    if origin is not Literal and not isinstance(plain, kind):
-        raise TypeError(f"{plain!r} is no {kind.__name__}")
-    return plain
+    return _plain_value(kind, plain)
+
+
+def _plain_value(kind: Any, plain: Any) -> Any:
+    """A value that JSON has, or a Fraction; ``True`` is no number."""
+    if kind is Fraction and isinstance(plain, str) and _FRACTION.fullmatch(plain):
+        return Fraction(plain)
+    if kind is float and isinstance(plain, (int, float)) and not isinstance(plain, bool):
+        return float(plain)
+    if get_origin(kind) is Literal and plain in get_args(kind):
+        return plain
+    if kind in (str, int, bool) and isinstance(plain, kind) and isinstance(plain, bool) <= (kind is bool):
+        return plain
+    raise TypeError(f"{plain!r:.100} is no {getattr(kind, '__name__', kind)}")
 
 
 @cache

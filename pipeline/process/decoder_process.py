@@ -1,8 +1,7 @@
 """The child side of :mod:`align.pipeline.process.isolation`: probes files, decodes, a request at a time.
 
-Requests come on standard input, replies go to standard output, both as frames: one byte of kind, four of
-length (big-endian), the payload. Records travel as JSON, samples as Arrow record batches: nothing is
-pickled, so that a child taken over by a hostile file can send data, but no code.
+How the two talk: :mod:`align.pipeline.process.frames`. What the child may do:
+:mod:`align.pipeline.process.limits`.
 """
 
 from __future__ import annotations
@@ -13,9 +12,30 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
+import numpy as np
+
+from align.pipeline.process.frames import (
+    DEFECT,
+    DONE,
+    ERROR,
+    FAULT,
+    KEYFRAMES,
+    MEDIA,
+    READY,
+    SAMPLE,
+    SOUND,
+    receive,
+    send,
+    to_json,
+)
+from align.pipeline.process.limits import confine, limit_memory
+from align.pipeline.process.remote_reads import relayed
+from align.pipeline.process.replies import LAST_TIME_NS, MOST_KEYFRAMES
 from align.pipeline.process.worker_process import end_with
+from align.pipeline.storage.files import is_remote
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
@@ -23,27 +43,21 @@ from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.time import TimeSpan
 from align.schemas.wire import from_plain, to_plain
+from align.transforms.read.guard import Opener
 from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage, take
-
-SAMPLE, FAULT, MEDIA, SOUND, ERROR, DEFECT, DONE = (bytes([c]) for c in b"SFMAEXD")
-
-_file = KeptFile()
 
 Reply = tuple[bytes, bytes]
 """Kind and payload of a frame."""
 
+OpenerFor = Callable[[str], Opener | None]
+"""How a URI is opened; None for a local path, which the child opens itself."""
 
-def send(stream: BinaryIO, kind: bytes, payload: bytes) -> None:
-    """Write one frame."""
-    stream.write(kind + len(payload).to_bytes(4, "big"))
-    stream.write(payload)
-    stream.flush()
+_file = KeptFile()
 
 
-def read_segment(request: dict[str, Any]) -> Iterator[Reply]:
+def read_segment(request: dict[str, Any], opener_for: OpenerFor) -> Iterator[Reply]:
     """Decode and align a segment: a frame for each window."""
-    from align.pipeline.storage.files import opener_for
     from align.transforms.align.segment import align_segment
     from align.transforms.write.row import to_batch, to_row
 
@@ -53,28 +67,38 @@ def read_segment(request: dict[str, Any]) -> Iterator[Reply]:
     opener = opener_for(segment.recording.video.uri)
     for item in align_segment(segment, options, request["config_sha256"], opener, _file):
         if isinstance(item, Fault):
-            yield FAULT, _json(to_plain(item))
+            yield FAULT, to_json(to_plain(item))
         else:
             yield SAMPLE, to_batch(to_row(item), schema).serialize().to_pybytes()
     if not request["keep_open"]:
         _file.close()
 
 
-def probe(request: dict[str, Any]) -> Iterator[Reply]:
-    """Probe a media file: one frame."""
-    from align.pipeline.storage.files import opener_for
+def probe(request: dict[str, Any], opener_for: OpenerFor) -> Iterator[Reply]:
+    """Probe a media file: a frame of the keyframes' instants, little-endian int64, and one of the rest."""
     from align.transforms.read.probe import probe_media
 
     uri = request["uri"]
     with stage("probe"):
         media = probe_media(uri, video_index=request["video_index"], opener=opener_for(uri))
     count("probe", 1)
-    yield MEDIA, _json(to_plain(media))
+    if media.video is not None:
+        times = media.video.keyframes_ns
+        if len(times) > MOST_KEYFRAMES or any(abs(t) >= LAST_TIME_NS for t in (*times, *_ends(media))):
+            detail = f"{uri!r} has {len(times)} keyframes, or times of another century: it is damaged"
+            raise AlignError("bad_container", detail, stage="probe")
+        yield KEYFRAMES, np.array(times, "<i8").tobytes()
+        media = replace(media, video=replace(media.video, keyframes_ns=()))
+    yield MEDIA, to_json(to_plain(media))
 
 
-def hear(request: dict[str, Any]) -> Iterator[Reply]:
+def _ends(media: MediaInfo) -> list[int]:
+    spans = [stream.span for stream in (media.video, media.audio) if stream]
+    return [time for span in spans for time in (span.start_ns, span.end_ns)]
+
+
+def hear(request: dict[str, Any], opener_for: OpenerFor) -> Iterator[Reply]:
     """Decode the sound of some spans of a file: a frame of little-endian float64 for each."""
-    from align.pipeline.storage.files import opener_for
     from align.transforms.sync.sound import hearing_file
 
     uri, media = request["uri"], from_plain(MediaInfo, request["media"])
@@ -83,46 +107,42 @@ def hear(request: dict[str, Any]) -> Iterator[Reply]:
         yield SOUND, sound.samples.astype("<f8").tobytes()
 
 
-TASKS: dict[str, Callable[[dict[str, Any]], Iterator[Reply]]] = {
+TASKS: dict[str, Callable[[dict[str, Any], OpenerFor], Iterator[Reply]]] = {
     "probe": probe,
     "segment": read_segment,
     "hear": hear,
 }
+"""What may be asked for. What may be answered: :mod:`align.pipeline.process.replies`."""
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer requests until there are no more."""
-    while header := requests.read(5):
-        request = json.loads(requests.read(int.from_bytes(header[1:], "big")))
-        _limit_memory(request["memory"])
+
+    def ask(kind: bytes, payload: bytes) -> tuple[bytes, bytes]:
+        send(replies, kind, payload)
+        answer = receive(requests)
+        if answer is None:
+            os._exit(1)  # the parent has gone
+        return answer
+
+    def opener_for(uri: str) -> Opener | None:
+        return relayed(ask) if is_remote(uri) else None
+
+    while frame := receive(requests):
+        request = json.loads(frame[1])
+        limit_memory(request["memory"])
         try:
-            for reply in TASKS[request["task"]](request):
+            for reply in TASKS[request["task"]](request, opener_for):
                 send(replies, *reply)
-            send(replies, DONE, _json(take()))
+            send(replies, DONE, to_json(take()))
         except AlignError as error:
-            send(replies, ERROR, _json([error.code, error.detail, error.stage]))
+            send(replies, ERROR, to_json([error.code, error.detail, error.stage]))
         except MemoryError:
-            send(replies, ERROR, _json(["memory_limit", "needs more memory than a segment may take", "read"]))
+            send(
+                replies, ERROR, to_json(["memory_limit", "needs more memory than a segment may take", "read"])
+            )
         except Exception:
-            send(replies, DEFECT, traceback.format_exc().encode("utf-8", "backslashreplace"))
-
-
-def _limit_memory(size: int) -> None:
-    """Refuse to allocate much more than the parent would let pass: it looks only now and then."""
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return
-    used = next((int(s.split()[1]) * 1024 for s in _status() if s.startswith("VmData:")), 0)
-    resource.setrlimit(resource.RLIMIT_DATA, (used + size, resource.RLIM_INFINITY))
-
-
-def _status() -> list[str]:
-    try:
-        with open("/proc/self/status") as file:
-            return file.readlines()
-    except OSError:
-        return []
+            send(replies, DEFECT, traceback.format_exc()[-60_000:].encode("ascii", "backslashreplace"))
 
 
 def main() -> None:
@@ -131,20 +151,16 @@ def main() -> None:
     end_with(os.getppid())
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not reach the frames
-    if "--use" in sys.argv:
-        from align.pipeline.storage.files import use_options
+    import align.transforms.align.segment
+    import align.transforms.sync.sound
+    import align.transforms.write.row  # noqa: F401  (before the limits: an import may need what they take)
 
-        use_options(sys.argv[sys.argv.index("--use") + 1 :])
-    import align.transforms.align.segment  # noqa: F401  (while the parent has other things to do)
-
+    confine()
     try:
+        send(replies, READY, b"")
         serve(sys.stdin.buffer, replies)
     except (BrokenPipeError, KeyboardInterrupt):
         os._exit(1)
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode("ascii")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,11 @@ as it makes them, so what was delivered before it died counts.
 from __future__ import annotations
 
 import atexit
-import json
 import os
-import select
-import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,15 +20,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from align.pipeline.config import RunConfig
-from align.pipeline.process.decoder_process import DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE, send
-from align.pipeline.storage.files import is_remote
+from align.pipeline.process.conversation import Conversation
+from align.pipeline.process.replies import ProbeReplies, Replies, SegmentReplies, SoundReplies
 from align.schemas.errors import AlignError, Fault
-from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
+from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.time import TimeSpan
-from align.schemas.wire import from_plain, to_plain
-from align.transforms.stages import add
+from align.schemas.wire import to_plain
 
 COMMAND = (sys.executable, "-m", "align.pipeline.process.decoder_process")
 MEMORY_BYTES = 1_000_000_000
@@ -48,35 +43,44 @@ _ALLOCATORS = {
 would keep the tables of a long file, tens of megabytes each, after it is closed. Told to give back what is
 so large, it gives back each window's arrays, too, a page fault for every 4 kB, unless told to keep some."""
 
-_LOOK_S = 0.2
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
 
 class Decoder:
     """A child process, started when it is first needed and again after it was lost.
 
+    What it sends is not trusted: see :mod:`align.pipeline.process.replies`. An answer that is none costs what
+    was asked for, as a crash does, and the child.
+
     Args:
-        timeout_s: silence after which the child is taken to hang.
+        timeout_s: CPU time after which a reply is overdue: see :mod:`align.pipeline.process.deadline`.
         command: starts the child.
+
+    Attributes:
+        output: where tracebacks of our own defects are kept: folder or bucket of the run, or "".
     """
 
     def __init__(self, timeout_s: float, command: Sequence[str] = COMMAND) -> None:
         self.terms = timeout_s, tuple(command)
+        self.output = ""
         self._timeout_s, self._command = timeout_s, command
         self._process: subprocess.Popen[bytes] | None = None
+        self._conversation: Conversation | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
         """The running child."""
         if self._process is None or self._process.poll() is not None:
+            self.stop()
             pipe = subprocess.PIPE
             environment = {**os.environ, **_ALLOCATORS}
             self._process = subprocess.Popen(
                 self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
             )
+            self._conversation = Conversation(self._process, self._timeout_s)
         return self._process
 
     def stop(self) -> None:
         """Kill the child."""
+        if self._conversation is not None:
+            self._conversation.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -84,7 +88,7 @@ class Decoder:
                 assert stream is not None
                 with suppress(OSError):
                     stream.close()
-            self._process = None
+            self._process = self._conversation = None
 
     def probe(self, uri: str, video_index: int | None) -> MediaInfo:
         """Probe a media file: see :func:`align.transforms.read.probe.probe_media`.
@@ -93,8 +97,8 @@ class Decoder:
             AlignError: also ``decoder_crashed``, ``decode_timeout``, ``memory_limit``.
         """
         request = {"task": "probe", "uri": uri, "video_index": video_index}
-        replies = self._ask(request, MEMORY_BYTES)
-        media: MediaInfo = from_plain(MediaInfo, json.loads(_only(MEDIA, replies)))
+        *_, media = self._ask(request, ProbeReplies(), [uri], MEMORY_BYTES)
+        assert isinstance(media, MediaInfo)
         return media
 
     def sounds(
@@ -112,20 +116,18 @@ class Decoder:
             "spans": to_plain(tuple(spans)),
             "rate": rate,
         }
-        for _, payload in self._ask(request, MEMORY_BYTES):
-            yield np.frombuffer(payload, "<f8")
+        yield from self._ask(request, SoundReplies(spans, rate), [uri], MEMORY_BYTES)
 
     def samples(
-        self, segment: Segment, options: Any, config_sha256: str, *, keep_open: bool = False
+        self, segment: Segment, options: AlignOptions, config_sha256: str, *, keep_open: bool = False
     ) -> Iterator[pa.RecordBatch | Fault]:
         """The samples of a segment as rows: see :func:`align.transforms.align.segment.align_segment`.
 
         With ``keep_open`` the child keeps the media file open, as the next segment is of the same one. Where
-        the child is lost, the windows it had not delivered fail with ``decoder_crashed``, ``decode_timeout``
-        or ``memory_limit``.
+        the child is lost, or answers what it was not asked, the windows it had not delivered fail with
+        ``decoder_crashed``, ``decode_timeout`` or ``memory_limit``.
         """
-        schema = arrow_schema(options.audio_rate, options.imu_rate)
-        video, done = segment.media.video, 0
+        video, recording = segment.media.video, segment.recording
         memory = MEMORY_BYTES + MEMORY_PER_PIXEL * (video.width * video.height if video else 0)
         request = {
             "task": "segment",
@@ -134,103 +136,30 @@ class Decoder:
             "config_sha256": config_sha256,
             "keep_open": keep_open,
         }
+        uris = [stream.uri for stream in (recording.video, recording.audio, recording.imu) if stream]
+        replies = SegmentReplies(segment, options, config_sha256)
         try:
-            for kind, payload in self._ask(request, memory):
-                if kind == SAMPLE:
-                    yield pa.ipc.read_record_batch(pa.py_buffer(payload), schema)
-                elif kind == FAULT:
-                    yield Fault(**json.loads(payload))
-                done += 1
+            yield from self._ask(request, replies, uris, memory)
         except AlignError as error:
-            recording = segment.recording
             detail = f"{recording.video.name}: {error.detail}"
-            for start in segment.starts_ns[done:]:
+            for start in segment.starts_ns[replies.done :]:
                 yield Fault(recording.recording_id, start, error.stage, error.code, detail)
 
-    def _ask(self, request: dict[str, Any], memory: int) -> Iterator[tuple[bytes, bytes]]:
-        """Send a request and give the replies; a child that was not heard out is killed."""
-        payload, heard_out = json.dumps({**request, "memory": memory}).encode("ascii"), False
+    def _ask(
+        self, request: dict[str, Any], replies: Replies, uris: Collection[str], memory: int
+    ) -> Iterator[Any]:
+        """Send a request and give what its replies hold; a child that was not heard out is killed."""
+        self.start()
+        if self._conversation is not None and not self._conversation.is_ready:
+            self.stop()  # it died while nothing was asked of it, or spoke
+            self.start()
+        conversation = self._conversation
+        assert conversation is not None
         try:
-            self._send(payload)
-            while True:
-                kind, reply = self._frame(memory)
-                if kind == DONE:
-                    heard_out = True
-                    add(json.loads(reply))
-                    return
-                if kind == ERROR:
-                    heard_out = True
-                    code, detail, stage = json.loads(reply)
-                    raise AlignError(code, detail, stage=stage)
-                if kind == DEFECT:
-                    raise RuntimeError(f"in the decoding process:\n{reply.decode('utf-8', 'replace')}")
-                yield kind, reply
+            yield from conversation.ask({**request, "memory": memory}, replies, uris, self.output)
         finally:
-            if not heard_out:
+            if not conversation.heard_out:
                 self.stop()
-
-    def _send(self, payload: bytes) -> None:
-        for attempt in range(2):
-            stdin = self.start().stdin
-            assert stdin is not None
-            try:
-                send(stdin, b"Q", payload)  # type: ignore[arg-type]
-            except BrokenPipeError:  # it died while nothing was asked of it
-                self.stop()
-                if attempt:
-                    raise AlignError("decoder_crashed", "the decoding process does not start") from None
-            else:
-                return
-
-    def _frame(self, memory: int) -> tuple[bytes, bytes]:
-        header = self._read(5, memory)
-        return header[:1], self._read(int.from_bytes(header[1:], "big"), memory)
-
-    def _read(self, size: int, memory: int) -> bytes:
-        """So many bytes, while the child lives, is not silent for too long and keeps its memory in bounds."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        waiting = select.poll()
-        waiting.register(descriptor, select.POLLIN)
-        data, silent_since = bytearray(), time.monotonic()
-        while len(data) < size:
-            if waiting.poll(_LOOK_S * 1000):
-                part = os.read(descriptor, size - len(data))
-                if not part:
-                    raise AlignError("decoder_crashed", self._last_words())
-                data += part
-                silent_since = time.monotonic()
-                continue
-            if _resident_bytes(self._process.pid) > memory:
-                detail = f"decoding took over {memory // 10**6} MB of memory: the file is damaged or hostile"
-                raise AlignError("memory_limit", detail)
-            if time.monotonic() - silent_since > self._timeout_s:
-                detail = f"decoding gave nothing for {self._timeout_s:g} s: see --decode-timeout"
-                raise AlignError("decode_timeout", detail)
-        return bytes(data)
-
-    def _last_words(self) -> str:
-        assert self._process is not None
-        code = self._process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"the decoder crashed ({how}): the file is damaged or hostile"
-
-
-def _only(kind: bytes, replies: Iterator[tuple[bytes, bytes]]) -> bytes:
-    ((found, payload),) = replies
-    if found != kind:
-        raise RuntimeError(f"the decoding process answered {found!r} instead of {kind!r}")
-    return payload
-
-
-def _resident_bytes(pid: int) -> int:
-    """Resident memory of a process; 0 where the system does not tell (no /proc)."""
-    try:
-        with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
 
 
 class _Pool:
@@ -248,6 +177,7 @@ class _Pool:
                 self._idle.remove(other)
                 other.stop()
             decoder = self._idle.pop() if self._idle else Decoder(*terms)
+        decoder.output = config.output
         try:
             yield decoder
         finally:
@@ -262,8 +192,7 @@ class _Pool:
 
 def _terms(config: RunConfig) -> tuple[float, tuple[str, ...]]:
     """Time-out and command of the children that a run needs."""
-    options = ("--use", *config.beam_args) if config.beam_args else ()
-    return config.decode_timeout_s, (*COMMAND, *options)
+    return config.decode_timeout_s, COMMAND
 
 
 _POOL = _Pool()
@@ -273,7 +202,5 @@ borrow, stop_idle = _POOL.borrow, _POOL.close
 
 def start_early(config: RunConfig) -> None:
     """Let a child start while this process is still importing."""
-    if is_remote(config.input):
-        _POOL.close()  # an earlier run's children would keep the credentials and endpoints of their start
     with borrow(config) as decoder:
         decoder.start()

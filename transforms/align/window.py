@@ -11,9 +11,10 @@ from align.schemas.media import ImuTrack
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.recording import Narration
-from align.schemas.sample import EncodedAudio, EncodedImage, ImuWindow, Provenance, Quality, Sample
+from align.schemas.sample import EncodedAudio, EncodedImage, ImuWindow, Quality, Sample
 from align.schemas.time import TimeSpan, round_ties_up
 from align.transforms.align.audio import encode_flac, window_audio
+from align.transforms.align.identity import provenance
 from align.transforms.align.image import encode_jpeg, upright_picture
 from align.transforms.align.imu import window_imu
 from align.transforms.align.text import narrations_in, strip_tags
@@ -86,7 +87,7 @@ class WindowBuilder:
             text_raw=None if narrations is None else tuple(n.raw for n in narrations),
             text_times_ns=None if narrations is None else tuple(n.time_ns for n in narrations),
             quality=Quality(**self._quality),
-            provenance=self._provenance(),
+            provenance=provenance(self._segment, self._config_sha256),
             scenarios=recording.scenarios,
             missing=self._missing,
         )
@@ -202,17 +203,3 @@ class WindowBuilder:
     def _clock_offset_ns(self) -> int:
         video = self._segment.media.video
         return video.clock_offset_ns if video else 0
-
-    def _provenance(self) -> Provenance:
-        media, imu = self._segment.media, self._recording.imu
-        audio = self._recording.audio if media.audio else None
-        return Provenance(
-            video=self._recording.video.name,
-            video_stream=media.video.index if media.video else 0,
-            audio=audio.name if audio else None,
-            audio_stream=media.audio.index if audio and media.audio else None,
-            imu=imu.name if imu else None,
-            clock_offset_ns=self._clock_offset_ns,
-            imu_clock=None if imu is None or imu.clock.is_identity else repr(imu.clock.pieces),
-            config_sha256=self._config_sha256,
-        )

@@ -46,7 +46,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
         "quality": asdict(sample.quality),
         "provenance": asdict(sample.provenance),
     }
-    return {name: _well_formed(value) for name, value in row.items()}
+    return {name: well_formed(value) for name, value in row.items()}
 
 
 def to_batch(row: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBatch:
@@ -71,14 +71,14 @@ def _list(values: Sequence[Any] | None) -> list[Any] | None:
     return None if values is None else list(values)
 
 
-def _well_formed(value: Any) -> Any:
+def well_formed(value: Any) -> Any:
     """Replace lone surrogates, which JSON can hold and UTF-8 (so Arrow) cannot, by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
-        return [_well_formed(v) for v in value]
+        return [well_formed(v) for v in value]
     if isinstance(value, dict):
-        return {k: _well_formed(v) for k, v in value.items()}
+        return {k: well_formed(v) for k, v in value.items()}
     return value
 
 
