@@ -1,9 +1,11 @@
 """Feeds damaged tables, metadata and media to the readers: only ``AlignError`` may come back.
 
     python -m benchmarks.fuzz --seconds 1200 --seed 1
+    python -m benchmarks.fuzz --seconds 3600 --seed 1 --decode
 
 A case is a valid file with a few of its bytes changed, cut, doubled or swapped for hostile numbers and words.
 Cases follow from the seed, so a finding can be repeated: ``--target csv --seed 1 --first 417 --cases 1``.
+With ``--decode`` recordings are planned and decoded in a child, which takes some fifty times as long a case.
 """
 
 from __future__ import annotations
@@ -18,9 +20,13 @@ from pathlib import Path
 
 import click
 
+from align.pipeline.process.isolation import stop_idle
 from align.schemas.errors import AlignError, UsageError
 from align.transforms.synth.layout import synthesize
 from align.transforms.synth.options import SynthOptions
+from benchmarks.fuzz_decode import Mutate, decode_targets
+
+Read = Callable[[bytes], str | None]
 
 WORDS = (
     b"nan", b"inf", b"-inf", b"1e308", b"1e18", b"-1", b"0", b"9" * 30, b"2.", b"1,5", b"null", b"true",
@@ -99,21 +105,29 @@ def targets(folder: Path) -> dict[str, tuple[bytes, Callable[[bytes], None]]]:
     return found
 
 
-def cases(data: bytes, seed: int, first: int = 0) -> Iterator[tuple[int, bytes]]:
+def cases(data: bytes, seed: int, first: int = 0, damage: Mutate = mutated) -> Iterator[tuple[int, bytes]]:
     """Damaged files without end, each a function of its number and the seed."""
     number = first
     while True:
-        yield number, mutated(data, random.Random(f"{seed}/{number}"))
+        yield number, damage(data, random.Random(f"{seed}/{number}"))
         number += 1
 
 
-def survives(read: Callable[[bytes], None], data: bytes) -> str:
-    """How a reader ends: ``read``, or the code of its error. Anything else propagates."""
+def survives(read: Callable[[bytes], str | None], data: bytes) -> str:
+    """How a reader ends: as it says, ``read``, or the code of its error. Anything else propagates."""
     try:
-        read(data)
+        return read(data) or "read"
     except (AlignError, UsageError) as error:
         return error.code
-    return "read"
+
+
+def chosen_targets(folder: Path, decode: bool, only: str | None) -> dict[str, tuple[bytes, Read, Mutate]]:
+    """Of each target that is asked for: a valid file, what reads it, what damages it."""
+    if decode or (only or "").startswith("decode-"):
+        found = decode_targets(folder, mutated)
+    else:
+        found = {name: (data, read, mutated) for name, (data, read) in targets(folder).items()}
+    return {name: target for name, target in found.items() if only in (None, name)}
 
 
 @click.command()
@@ -121,13 +135,14 @@ def survives(read: Callable[[bytes], None], data: bytes) -> str:
 @click.option("--cases", "count", type=int, help="Stop after so many cases per target.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--first", type=int, default=0, show_default=True)
-@click.option("--target", "only", help="csv, media, ego4d or narration; all by turns without it.")
-def main(seconds: float, count: int | None, seed: int, first: int, only: str | None) -> None:
+@click.option("--target", "only", help="csv, media, ego4d, narration, decode-mp4 …; all by turns without it.")
+@click.option("--decode", is_flag=True, help="Plan and decode whole recordings, in a child.")
+def main(seconds: float, count: int | None, seed: int, first: int, only: str | None, decode: bool) -> None:
     """Fuzz the readers and count how they ended."""
     ends: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        chosen = {k: v for k, v in targets(Path(folder)).items() if only in (None, k)}
-        streams = {name: cases(data, seed, first) for name, (data, _) in chosen.items()}
+        chosen = chosen_targets(Path(folder), decode, only)
+        streams = {name: cases(data, seed, first, damage) for name, (data, _, damage) in chosen.items()}
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for name, stream in streams.items():
@@ -139,6 +154,7 @@ def main(seconds: float, count: int | None, seed: int, first: int, only: str | N
                     click.echo(f"{name} --seed {seed} --first {number}: {type(error).__name__}: {error}")
             if count is not None and number - first + 1 >= count:
                 break
+        stop_idle()
     for name, counter in ends.items():
         click.echo(f"{name}: {counter.total()} cases: {dict(counter.most_common())}")
 
