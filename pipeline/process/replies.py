@@ -26,7 +26,7 @@ from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.time import NS, TimeSpan, count_in
 from align.schemas.wire import from_plain
-from align.transforms.align.identity import known_columns
+from align.transforms.align.identity import columns_of_segment, columns_of_window
 from align.transforms.read.guard import MAX_STREAMS
 from align.transforms.stages import STAGES
 
@@ -125,7 +125,8 @@ class SegmentReplies:
     """
 
     def __init__(self, segment: Segment, options: AlignOptions, config_sha256: str) -> None:
-        self._segment, self._options, self._config_sha256 = segment, options, config_sha256
+        self._segment, self._options = segment, options
+        self._shared = columns_of_segment(segment, config_sha256)
         self._schema = arrow_schema(options.audio_rate, options.imu_rate)
         self.most: Mapping[bytes, int] = {SAMPLE: row_bound(segment, options), FAULT: TEXT_BYTES}
         self.done = 0
@@ -139,8 +140,9 @@ class SegmentReplies:
         else:
             window = TimeSpan(start, start + self._segment.window_ns)
             item = read_batch(payload, self._schema)
-            known = known_columns(self._segment, window, self._config_sha256)
-            check_row(item, known, window, self._options)
+            check_row(
+                item, {**self._shared, **columns_of_window(self._segment, window)}, window, self._options
+            )
         self.done += 1
         return item
 

@@ -29,21 +29,28 @@ def provenance(segment: Segment, config_sha256: str) -> Provenance:
     )
 
 
-def known_columns(segment: Segment, window: TimeSpan, config_sha256: str) -> dict[str, Any]:
-    """The columns of a window's row that are known before anything is read."""
+def columns_of_segment(segment: Segment, config_sha256: str) -> dict[str, Any]:
+    """The columns that all rows of a segment share."""
     recording = segment.recording
-    told = None if recording.narrations is None else narrations_in(recording.narrations, window)
     return {
-        "key": sample_key(recording.source, recording.recording_id, window.start_ns),
         "source": recording.source,
         "recording_id": well_formed(recording.recording_id),
         "group_id": well_formed(recording.group_id),
         "split": segment.split,
+        "scenarios": well_formed(list(recording.scenarios)),
+        "provenance": well_formed(asdict(provenance(segment, config_sha256))),
+    }
+
+
+def columns_of_window(segment: Segment, window: TimeSpan) -> dict[str, Any]:
+    """The columns of one row that are known beside those of its segment, before anything is read."""
+    recording = segment.recording
+    told = None if recording.narrations is None else narrations_in(recording.narrations, window)
+    return {
+        "key": sample_key(recording.source, recording.recording_id, window.start_ns),
         "start_ns": window.start_ns,
         "end_ns": window.end_ns,
         "text": None if told is None else [well_formed(strip_tags(n.raw)) for n in told],
         "text_raw": None if told is None else [well_formed(n.raw) for n in told],
         "text_times_ns": None if told is None else [n.time_ns for n in told],
-        "scenarios": well_formed(list(recording.scenarios)),
-        "provenance": well_formed(asdict(provenance(segment, config_sha256))),
     }
