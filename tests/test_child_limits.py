@@ -29,7 +29,7 @@ def segment(clone_input, tmp_path_factory):
     return planned
 
 
-def test_a_decoder_that_has_decoded_may_not_write_start_or_open_much(segment):
+def test_a_decoder_that_has_decoded_may_not_write_or_open_much(segment):
     decoder = Decoder(60.0)
     try:
         assert not [i for i in decoder.samples(segment, SECOND, "c") if isinstance(i, Fault)]
@@ -40,7 +40,6 @@ def test_a_decoder_that_has_decoded_may_not_write_start_or_open_much(segment):
     hard = {line[:26].strip(): line[26:].split()[1] for line in limits.splitlines()[1:]}
     assert hard["Max file size"] == "0"
     assert hard["Max core file size"] == "0"
-    assert hard["Max processes"] == "0"
     assert int(hard["Max open files"]) <= 128
     assert "NoNewPrivs:\t1" in status
 

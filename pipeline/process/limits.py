@@ -1,11 +1,14 @@
 """What a decoder may do, set by itself before it touches any data and never taken back.
 
-It may not write a file, start a process, open many files, leave a core dump, or gain rights by a program that
-has some (set-user-ID). Whatever a system lacks is left out: nothing here needs Linux. Root may start
-processes all the same: the kernel exempts it (setrlimit(2), ``RLIMIT_NPROC``).
+It may not write a file, open many files, leave a core dump, or gain rights by a program that has some
+(set-user-ID). Whatever a system lacks is left out: nothing here needs Linux.
 
-This keeps a program that was taken over from filling the disk, the process table or the memory. It is no
-sandbox: what the user may read, and connect to, it may, too.
+Processes are not limited: ``RLIMIT_NPROC`` counts the threads of all of a user's processes, so what one
+decoder may start would depend on what else runs, and Arrow ends the process when it cannot start a thread to
+read a table. Root is exempt from it anyway (setrlimit(2)).
+
+This keeps a program that was taken over from filling the disk or the memory. It is no sandbox: what the user
+may read, connect to and run, it may, too.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import ctypes
 import sys
 from contextlib import suppress
 
-_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NOFILE": 128, "RLIMIT_NPROC": 0}
+_LIMITS = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NOFILE": 128}
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 
