@@ -41,7 +41,8 @@ class RunConfig:
         retry_failed: do again what failed in a finished run, and only that.
         isolate: decode in child processes, so that a codec's crash or hang costs one segment.
         allow_symlinks: read media that links lead to outside the input folder.
-        decode_timeout_s: silence after which a child is taken to hang.
+        decode_timeout_s: CPU time for one window after which a child is taken to hang; it may idle three
+            times as long.
         workers: processes, or 0 to choose by the size of the job.
         runner: ``DirectRunner`` (Beam's in-process runner) or any other Beam runner.
         beam_args: Beam options, passed through.

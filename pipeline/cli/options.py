@@ -116,7 +116,7 @@ _EXECUTION = [
         default=300,
         show_default=True,
         metavar="SECONDS",
-        help="Give up a segment whose decoder is silent for so long.",
+        help="Give up a segment whose decoder works for so long on a window. Pauses do not count.",
     ),
     click.option(
         "--isolate",
