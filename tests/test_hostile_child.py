@@ -13,7 +13,7 @@ import pytest
 
 from align.pipeline.config import RunConfig
 from align.pipeline.job.planning import list_recordings, plan_recording
-from align.pipeline.process import conversation, isolation
+from align.pipeline.process import channel, conversation, isolation
 from align.pipeline.process.frames import (
     DEFECT,
     DONE,
@@ -30,6 +30,7 @@ from align.pipeline.process.frames import (
 )
 from align.pipeline.process.isolation import Decoder
 from align.pipeline.process.replies import row_bound
+from align.pipeline.process.vitals import Vitals
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
@@ -307,6 +308,12 @@ def test_a_child_that_goes_wrong_ends_and_costs_what_it_had_not_delivered(ask, s
     before = held_most()
     assert_lost(ask(sample(true[0]) + sample(true[1]), then), segment, 2, code)
     assert held_most() - before < 300_000_000
+
+
+@pytest.mark.parametrize("then", ["while True: time.sleep(9)", "while True: pass"])
+def test_a_hang_ends_on_a_system_that_says_nothing_of_processes(ask, segment, true, then, monkeypatch):
+    monkeypatch.setattr(channel, "vitals", lambda _: Vitals())
+    assert_lost(ask(sample(true[0]), then), segment, 1, "decode_timeout")
 
 
 def held_most():
