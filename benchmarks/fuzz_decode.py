@@ -31,7 +31,7 @@ WINDOWS = 12
 
 COPY = ("-c", "copy")
 FORMATS: dict[str, tuple[str, ...]] = {
-    "mp4": COPY,
+    "mp4": (*COPY, "-movflags", "faststart"),  # so that damage to the payload leaves the header where it was
     "fragmented.mp4": (*COPY, "-movflags", "frag_keyframe+empty_moov+default_base_moof"),
     "mkv": COPY,
     "webm": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-g", "20", "-c:a", "libopus"),
@@ -113,7 +113,7 @@ def reader(path: Path, kind: str, recording: Recording, config: RunConfig) -> Re
 
 
 def plan_and_decode(recording: Recording, config: RunConfig) -> str:
-    """How a recording ends: ``read`` where every window gave a sample, else the code of its first fault.
+    """How a recording ends: ``read`` where every window gave a sample and nothing is noted, else why not.
 
     Raises:
         Finding: windows are not accounted for, or the child is at fault.
@@ -132,7 +132,9 @@ def plan_and_decode(recording: Recording, config: RunConfig) -> str:
     for fault in faults:
         if any(words in fault.detail for words in _FINDINGS):
             raise Finding(fault.detail)
-    return next((fault.code for fault in faults if fault.outcome == "failed"), "read")
+    ends = [fault.code for fault in faults if fault.outcome == "failed"]
+    ends += [f"{fault.outcome} {fault.code}" for fault in faults if fault.outcome != "failed"]
+    return ends[0] if ends else "read"
 
 
 def _check_account(segment: Segment, items: list[pa.RecordBatch | Fault]) -> None:
