@@ -75,7 +75,7 @@ class RunConfig:
     allow_symlinks: bool = False
     workers: int = 0
     runner: str = "DirectRunner"
-    beam_args: tuple[str, ...] = ()
+    beam_args: tuple[str, ...] = field(default=(), repr=False)  # may hold secrets
     trust_metadata: bool = False
     indexes: tuple[str, ...] = ()
     clocks: str = ""

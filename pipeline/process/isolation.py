@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from align.pipeline.config import RunConfig
-from align.pipeline.process.decoder_process import DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE, send
+from align.pipeline.process.decoder_process import DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE
+from align.pipeline.process.environment import child_environment, python_module
+from align.pipeline.process.frames import send
 from align.pipeline.storage.files import is_remote
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
@@ -34,7 +35,7 @@ from align.schemas.time import TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.stages import add
 
-COMMAND = (sys.executable, "-m", "align.pipeline.process.decoder_process")
+COMMAND = python_module("align.pipeline.process.decoder_process")
 MEMORY_BYTES = 1_000_000_000
 MEMORY_PER_PIXEL = 40
 """Resident memory that a child may take: a base, and some 20 reference pictures of the video."""
@@ -69,7 +70,7 @@ class Decoder:
         """The running child."""
         if self._process is None or self._process.poll() is not None:
             pipe = subprocess.PIPE
-            environment = {**os.environ, **_ALLOCATORS}
+            environment = {**child_environment(), **_ALLOCATORS}
             self._process = subprocess.Popen(
                 self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
             )
@@ -262,8 +263,7 @@ class _Pool:
 
 def _terms(config: RunConfig) -> tuple[float, tuple[str, ...]]:
     """Time-out and command of the children that a run needs."""
-    options = ("--use", *config.beam_args) if config.beam_args else ()
-    return config.decode_timeout_s, (*COMMAND, *options)
+    return config.decode_timeout_s, COMMAND
 
 
 _POOL = _Pool()
