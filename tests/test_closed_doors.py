@@ -206,7 +206,7 @@ def test_code_in_the_current_folder_is_never_run(folder, hostile_folder):
 
 
 def test_align_sync_listens_on_nothing_and_runs_no_code_of_the_current_folder(folder, hostile_folder):
-    """Relative entries of PYTHONPATH mean the current folder; here the launcher alone does not look at them."""
+    """Relative entries of PYTHONPATH mean the current folder; here all but the launcher could heed them."""
     place, mark = hostile_folder
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", "", os.environ.get("PYTHONPATH", "")])}
     command = sync_command(folder, "clocks.parquet")
