@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from align.pipeline.config import IN_PROCESS, RunConfig
+from align.pipeline.config import RunConfig
 from align.pipeline.job.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.job.resume import (
     Inputs,
@@ -79,7 +79,7 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
     with stoppable(leave) as stopper, locked(target, config.output, stopper.stop):
         begin(config, inputs)
         with carried_out_here("run", config, workers, stores_of(config), show or (lambda _: None)) as here:
-            if config.isolate and workers == 1 and config.runner in IN_PROCESS:
+            if config.isolate and workers == 1 and config.runs_here:
                 start_early(config)
             with _quiet_beam():
                 from align.pipeline.job.graph import build
@@ -98,19 +98,19 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
 
 def _workers(config: RunConfig, inputs: Inputs) -> int:
     """How many processes of ours do the work; where another runner does it, none beside this one."""
-    return (config.workers or workers_for(inputs.work_s)) if config.runner in IN_PROCESS else 1
+    return (config.workers or workers_for(inputs.work_s)) if config.runs_here else 1
 
 
 def _check_beam(config: RunConfig) -> None:
     """Refuse options and runners that Beam does not know; imports it only where there is a need."""
-    if not config.beam_args and config.runner in IN_PROCESS:
+    if not config.beam_args and config.runs_here:
         return
     with _quiet_beam():
         from align.pipeline.job.runners import refuse_unfit as refuse_unfit_options
         from align.pipeline.job.runners import refuse_unknown, refuse_unknown_runner
     refuse_unknown(config.beam_args)
     refuse_unfit_options(config)
-    refuse_unknown_runner(config.runner)
+    refuse_unknown_runner(config)
 
 
 def check(config: RunConfig) -> Inputs:

@@ -16,7 +16,7 @@ from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from align.pipeline.cli.options import option_names
-from align.pipeline.config import IN_PROCESS, RunConfig
+from align.pipeline.config import RunConfig
 from align.schemas.errors import UsageError
 from align.transforms.stages import NAMESPACE
 
@@ -26,7 +26,7 @@ _SECRET = ("secret", "password", "passwd", "access_key", "session_token", "conne
 
 def make_pipeline(config: RunConfig) -> beam.Pipeline:
     """An empty pipeline on the runner of a run."""
-    if config.runner in IN_PROCESS:
+    if config.runs_here:
         return local_pipeline(config)
     return beam.Pipeline(
         options=beam_options.PipelineOptions([f"--runner={config.runner}", *config.beam_args])
@@ -56,23 +56,24 @@ def refuse_unfit(config: RunConfig) -> None:
         UsageError: one would open ports; or hold a secret that a service stores and shows.
     """
     for name in (argument.split("=")[0] for argument in config.beam_args if argument.startswith("--")):
-        if config.runner in IN_PROCESS and name in _BY_WORKERS:
+        if config.runs_here and name in _BY_WORKERS:
             raise UsageError(f"{name} is not taken: --workers N has N processes, without any open port")
-        if config.runner not in IN_PROCESS and any(word in name.lower() for word in _SECRET):
+        if not config.runs_here and any(word in name.lower() for word in _SECRET):
             raise UsageError(
                 f"{name} is not sent to {config.runner}, which would show it to whoever sees the job: "
                 "give the workers credentials of their own (service account, instance role)"
             )
 
 
-def refuse_unknown_runner(name: str) -> None:
-    """Check the name of a runner.
+def refuse_unknown_runner(config: RunConfig) -> None:
+    """Check the name of the runner.
 
     Raises:
         UsageError: Beam has none of that name, or what it needs is not installed.
     """
-    if name in IN_PROCESS:
+    if config.runs_here:
         return
+    name = config.runner
     try:
         create_runner(name)
     except (ValueError, ImportError, AttributeError) as error:
@@ -98,16 +99,17 @@ def refuse_unknown(arguments: tuple[str, ...]) -> None:
     Raises:
         UsageError: an option that neither we nor Beam know.
     """
-    parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        add_help=False, conflict_handler="resolve", allow_abbrev=False, exit_on_error=False
+    )
     for kind in _all_subclasses(beam_options.PipelineOptions):
         if kind.__module__ == beam_options.__name__:
             kind._add_argparse_args(_Tolerant(parser))
     known = [option for action in parser._actions for option in action.option_strings] + option_names()
     try:
         _, unknown = parser.parse_known_args(list(arguments))
-    except (SystemExit, argparse.ArgumentError):
-        names = " ".join(a.split("=")[0] for a in arguments if a.startswith("--"))  # a value may be a secret
-        raise UsageError(f"Beam does not understand the value of one of {names}") from None
+    except argparse.ArgumentError as error:
+        raise UsageError(f"Beam does not understand the value of {error.argument_name}") from None
     if unknown:
         name = unknown[0].split("=")[0]
         near = difflib.get_close_matches(name, known, 1)

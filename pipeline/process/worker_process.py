@@ -6,7 +6,6 @@ no port, and Beam is imported only where an object store is read or written.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -15,10 +14,13 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from align.pipeline.process.frames import Frame, receive, send
+from align.pipeline.process.frames import receive, send, to_json
 from align.schemas.errors import AlignError, UsageError
+
+Frame = tuple[bytes, bytes]
+"""Kind and payload."""
 
 BEGIN, TASK = b"B", b"T"
 PROGRESS, COUNTS, RESULT, ERROR, DEFECT = (bytes([c]) for c in b"PCREX")
@@ -69,7 +71,7 @@ def serve(frames: Iterator[Frame], replies: BinaryIO) -> None:
     from align.transforms.stages import take
 
     def tell(counts: Mapping[str, int]) -> None:
-        send(replies, PROGRESS, _json(counts))
+        send(replies, PROGRESS, to_json(counts))
 
     heartbeat, tasks, config = Heartbeat(tell), dict[str, Task](), None
     for kind, payload in frames:
@@ -84,16 +86,16 @@ def serve(frames: Iterator[Frame], replies: BinaryIO) -> None:
             result = packed(task.result, task.do(config, unpacked(task.item, body), heartbeat))
         except AlignError as error:
             usage = isinstance(error, UsageError)
-            send(replies, ERROR, _json([error.code, error.detail, error.stage, usage]))
+            send(replies, ERROR, to_json([error.code, error.detail, error.stage, usage]))
             continue
         except BrokenPipeError:
             raise
         except Exception as error:
             shown = "".join(traceback.format_exception_only(error)).strip()
-            send(replies, DEFECT, _json([shown, traceback.format_exc()]))
+            send(replies, DEFECT, to_json([shown, traceback.format_exc()]))
             continue
         heartbeat.flush()
-        send(replies, COUNTS, _json(take()))
+        send(replies, COUNTS, to_json(take()))
         send(replies, RESULT, result)
 
 
@@ -114,10 +116,6 @@ def main() -> None:
         serve(requests(asked), replies)
     except BrokenPipeError:
         os._exit(1)
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value).encode("utf-8", "backslashreplace")
 
 
 if __name__ == "__main__":
