@@ -1,8 +1,8 @@
 """The child side of :mod:`align.pipeline.process.isolation`: probes files, decodes, a request at a time.
 
-Requests come on standard input, replies go to standard output, both as frames. Records travel as JSON,
-samples as Arrow record batches: nothing is pickled, so that a child taken over by a hostile file can send
-data, but no code.
+Requests come on standard input, replies go to standard output, both as frames: one byte of kind, four of
+length (big-endian), the payload. Records travel as JSON, samples as Arrow record batches: nothing is
+pickled, so that a child taken over by a hostile file can send data, but no code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from align.pipeline.process.frames import send
 from align.pipeline.process.worker_process import end_with
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
@@ -33,6 +32,13 @@ _file = KeptFile()
 
 Reply = tuple[bytes, bytes]
 """Kind and payload of a frame."""
+
+
+def send(stream: BinaryIO, kind: bytes, payload: bytes) -> None:
+    """Write one frame."""
+    stream.write(kind + len(payload).to_bytes(4, "big"))
+    stream.write(payload)
+    stream.flush()
 
 
 def read_segment(request: dict[str, Any]) -> Iterator[Reply]:
@@ -125,6 +131,10 @@ def main() -> None:
     end_with(os.getppid())
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not reach the frames
+    if "--use" in sys.argv:
+        from align.pipeline.storage.files import use_options
+
+        use_options(sys.argv[sys.argv.index("--use") + 1 :])
     import align.transforms.align.segment  # noqa: F401  (while the parent has other things to do)
 
     try:

@@ -23,9 +23,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from align.pipeline.config import RunConfig
-from align.pipeline.process.decoder_process import DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE
+from align.pipeline.process.decoder_process import DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE, send
 from align.pipeline.process.environment import child_environment, python_module
-from align.pipeline.process.frames import send
 from align.pipeline.storage.files import is_remote
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
