@@ -20,7 +20,7 @@ from align.schemas.time import NS
 
 FORMATS = ("parquet", "webdataset")
 INDEXES = ("balance", "energon", "dali", "wids", "none")
-IN_PROCESS = ("DirectRunner", "FnApiRunner", "direct")
+_LOCAL_RUNNERS = {"direct", "fnapi", "switchingdirect"}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -76,7 +76,7 @@ class RunConfig:
     allow_symlinks: bool = False
     workers: int = 0
     runner: str = "DirectRunner"
-    beam_args: tuple[str, ...] = ()
+    beam_args: tuple[str, ...] = field(default=(), repr=False)  # may hold secrets
     trust_metadata: bool = False
     indexes: tuple[str, ...] = ()
     clocks: str = ""
@@ -108,6 +108,11 @@ class RunConfig:
                 raise UsageError(detail)
         if self.clocks:
             object.__setattr__(self, "clocks_sha256", _sha256_of("--clocks", self.clocks))
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the launcher carries the run out, with Beam's in-memory runner and workers of its own."""
+        return self.runner.rpartition(".")[2].lower().removesuffix("runner") in _LOCAL_RUNNERS
 
     @property
     def index_kinds(self) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import types
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from functools import cache
@@ -27,7 +28,7 @@ def to_plain(value: Any) -> Any:
     if is_dataclass(value):
         named = ((f, getattr(value, f.name)) for f in fields(value))
         return {f.name: to_plain(item) for f, item in named if item is not None or "omit" not in f.metadata}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_plain(item) for item in value]
@@ -46,19 +47,24 @@ def from_plain(kind: Any, plain: Any) -> Any:
     if origin in (Union, types.UnionType):
         (inner,) = [part for part in parts if part is not types.NoneType]
         return None if plain is None else from_plain(inner, plain)
-    if origin in (tuple, dict) and not isinstance(plain, (list, tuple) if origin is tuple else dict):
+    if origin in (tuple, dict, Mapping) and not isinstance(plain, (list, tuple) if origin is tuple else dict):
         raise TypeError(f"{plain!r:.100} is no {origin.__name__}")
     if origin is tuple:
         if parts == (int, ...) and all(type(item) is int for item in plain):
             return tuple(plain)  # instants of keyframes: tens of thousands for each segment
         inner = parts[:1] * len(plain) if parts[-1] is Ellipsis else parts
         return tuple(from_plain(part, item) for part, item in zip(inner, plain, strict=True))
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {key: from_plain(parts[1], item) for key, item in plain.items()}
     if isinstance(kind, type) and is_dataclass(kind):
         omitted = {f.name for f in fields(kind) if "omit" in f.metadata} - plain.keys()
         hints = ((name, hint) for name, hint in _hints(kind).items() if name not in omitted)
-        return kind(**{name: from_plain(hint, plain[name]) for name, hint in hints})
+        values = {name: from_plain(hint, plain[name]) for name, hint in hints}
+        derived = {f.name: values.pop(f.name) for f in fields(kind) if not f.init}
+        made = kind(**values)
+        for name, value in derived.items():  # what was found out when the record was first made
+            object.__setattr__(made, name, value)
+        return made
     return _plain_value(kind, plain)
 
 

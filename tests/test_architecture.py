@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = ("schemas", "transforms", "pipeline")
 # Only these speak to Beam: its import costs seconds, and pure tests must not pay it.
-BEAM = {"pipeline/job/graph.py", "pipeline/job/runners.py", "pipeline/sync/graph.py"}
+BEAM = {f"pipeline/{name}.py" for name in ("job/graph", "job/pooled", "job/runners", "sync/graph")}
 
 
 def modules(layer: str) -> list[Path]:

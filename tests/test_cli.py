@@ -59,6 +59,8 @@ def folder(tmp_path: Path) -> Path:
         (["--workers", "²"], "--workers"),
         (["--window", "1e999999999"], "not a number of seconds"),
         (["--runner", "FooRunner"], "--runner FooRunner"),
+        (["--direct_num_workers", "2"], "--workers N"),
+        (["--direct_running_mode", "multi_threading"], "--workers N"),
         ([], "no recordings"),
     ],
 )
@@ -72,6 +74,31 @@ def test_bad_usage_is_one_clear_line_before_any_work(
     assert code == 2
     assert words in err
     assert err.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--runner", "PortableRunner", "--s3_secret_access_key=hush-hush"),
+        ("--runner", "DataflowRunner", "--s3_access_key_id", "hush-hush"),
+        ("--runner", "PortableRunner", "--s3_session_token=hush-hush"),
+        ("--runner", "PortableRunner", "--azure_connection_string=hush-hush"),
+        ("--s3_secret_acess_key=hush-hush",),
+        ("--direct_num_workers=hush-hush",),
+    ],
+    ids=["S3 key", "S3 key id", "S3 token", "Azure", "mistyped", "no number"],
+)
+def test_a_secret_is_neither_sent_to_a_service_nor_shown(
+    say: Callable[..., Said], folder: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    given = ("--source", "ego4d", "--input", str(folder), "--output", str(out))
+    code, said, err = say("run", *given, *arguments)
+    assert code == 2
+    assert next(a for a in arguments if a.startswith("--") and a != "--runner").partition("=")[0] in err
+    assert err.count("\n") == 1
+    assert "hush" not in said + err
     assert not out.exists()
 
 

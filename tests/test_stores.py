@@ -59,7 +59,7 @@ def folder(clone_input, tmp_path_factory):
 def configured(source, out, **changes):
     """A run without the indexes that only local outputs get."""
     given = {"workers": 1, "formats": ("parquet", "webdataset"), "max_failures": 1.0, "indexes": ("none",)}
-    return RunConfig("ego4d", str(source), str(out), OPTIONS, **given, **changes)
+    return RunConfig("ego4d", str(source), str(out), OPTIONS, **{**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,14 @@ def test_a_run_from_bucket_to_bucket_writes_the_bytes_of_a_local_one(bucket, fol
     assert content(f"{place}/out") == whole
     assert verify(store(f"{place}/out"), deep=True).ok
     assert align.run(configured(source, f"{place}/out", resume=True)).already
+
+
+def test_two_workers_are_given_the_keys_of_the_bucket(bucket, folder, whole):
+    upload, _, place = bucket
+    source = upload(folder)
+    two = configured(source, f"{place}/out", workers=2, beam_args=("--s3_verify=False",))
+    align.run(two)
+    assert content(f"{place}/out") == whole
 
 
 def test_errors_slow_answers_and_cut_connections_are_tried_again(bucket, folder, whole):

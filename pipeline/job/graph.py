@@ -14,26 +14,22 @@ from apache_beam import typehints
 from apache_beam.pvalue import AsList, AsSingleton
 
 from align.pipeline.config import RunConfig
-from align.pipeline.job.planning import RecordingPlan, list_recordings, plan_recording
+from align.pipeline.job.planning import RecordingPlan, list_recordings
+from align.pipeline.job.pooled import Pooled
 from align.pipeline.job.shards import (
     Loads,
     Losses,
     ShardKey,
     add_loads,
     commit_run,
-    lost_by,
     number_shards,
     shard_key,
-    write_one_shard,
 )
+from align.pipeline.job.tasks import PLAN, WRITE, ShardWork
 from align.pipeline.process.isolation import stop_idle
-from align.pipeline.process.progress import Heartbeat
-from align.pipeline.process.stopping import leave_word
-from align.schemas.errors import AlignError, Fault
+from align.pipeline.process.local_run import local_run
 from align.schemas.plan import Segment
-from align.schemas.recording import Recording
 from align.transforms.plan.shards import Load
-from align.transforms.stages import NAMESPACE, count, stage, take
 from align.transforms.write.shard import ShardReport
 
 
@@ -41,11 +37,12 @@ from align.transforms.write.shard import ShardReport
 class AlignRecordings(beam.PTransform):
     """Recordings in (a PCollection of ``Recording | Fault``), one committed data set out.
 
-    Gives a PCollection with one element: the manifest.
+    Gives a PCollection with one element: the manifest. ``run`` is for a run that this machine carries out:
+    see :mod:`align.pipeline.process.local_run`.
     """
 
     config: RunConfig
-    heartbeats: str | None = None
+    run: str = ""
 
     def expand(self, recordings: beam.PCollection) -> beam.PCollection:
         """List → plan → key by shard → write → commit."""
@@ -53,7 +50,7 @@ class AlignRecordings(beam.PTransform):
         plans = (
             recordings
             | "Spread recordings" >> beam.Reshuffle()
-            | "Plan" >> beam.ParDo(PlanRecordings(config, self.heartbeats))
+            | "Plan" >> beam.ParDo(Pooled(config, self.run, PLAN)).with_output_types(RecordingPlan)
         )
         segments = plans | "Segments" >> beam.FlatMap(lambda plan: plan.segments)
         loads = segments | "Measure splits" >> beam.CombineGlobally(SumLoads(config.seed))
@@ -69,39 +66,15 @@ class AlignRecordings(beam.PTransform):
             keyed
             | "Number" >> beam.Map(renumber, AsSingleton(numbers))
             | "Group" >> beam.GroupByKey()
-            | "Write shards" >> beam.ParDo(WriteShards(config, self.heartbeats))
+            | "Work" >> beam.MapTuple(ShardWork.of).with_output_types(ShardWork)
+            | "Write shards" >> beam.ParDo(Pooled(config, self.run, WRITE)).with_output_types(ShardReport)
         )
         losses = plans | "Losses" >> beam.Map(lambda plan: (plan.offered, plan.windows, plan.faults))
         return (
             recordings.pipeline
             | "Once" >> beam.Create([config])
-            | "Commit" >> beam.ParDo(Commit(self.heartbeats), AsList(reports), AsList(losses))
+            | "Commit" >> beam.ParDo(Commit(self.run), AsList(reports), AsList(losses))
         )
-
-
-@typehints.with_output_types(RecordingPlan)
-class PlanRecordings(beam.DoFn):
-    """Probe, plan and survey each recording."""
-
-    def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
-        self.config, self.heartbeats = config, heartbeats
-
-    def setup(self) -> None:
-        self.heartbeat = Heartbeat(self.heartbeats)
-
-    def process(self, item: Recording | Fault) -> Iterator[RecordingPlan]:
-        if isinstance(item, Fault):
-            plan = RecordingPlan(item.recording_id, item.windows, (), (item,), offered=False)
-        else:
-            with stage("plan"):
-                plan = plan_recording(item, self.config)
-            count("plan", plan.windows)
-        self.heartbeat.add(recordings=1, planned=plan.windows, **lost_by(plan.faults))
-        _report_stages()
-        yield plan
-
-    def finish_bundle(self) -> None:
-        self.heartbeat.flush()
 
 
 class SumLoads(beam.CombineFn):
@@ -135,56 +108,30 @@ def renumber(keyed: tuple[ShardKey, Segment], numbers: dict[ShardKey, ShardKey])
     return numbers[keyed[0]], keyed[1]
 
 
-@typehints.with_output_types(ShardReport)
-class WriteShards(beam.DoFn):
-    """Read, align and write the segments of one shard."""
-
-    def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
-        self.config, self.heartbeats = config, heartbeats
-
-    def setup(self) -> None:
-        self.heartbeat = Heartbeat(self.heartbeats)
-
-    def process(self, keyed: tuple[ShardKey, Iterable[Segment]]) -> Iterator[ShardReport]:
-        key, segments = keyed
-        try:
-            report = write_one_shard(key, segments, self.config, self.heartbeat)
-        except AlignError as error:
-            leave_word(self.heartbeats, error)
-            raise
-        _report_stages()
-        yield report
-
-    def finish_bundle(self) -> None:
-        self.heartbeat.flush()
-
-
-def _report_stages() -> None:
-    """Give what was counted to Beam, whose runners add it up over all workers."""
-    for name, value in take().items():
-        beam.metrics.Metrics.counter(NAMESPACE, name).inc(value)
-
-
 class Commit(beam.DoFn):
     """Write what describes the data set and, last, the manifest."""
 
-    def __init__(self, heartbeats: str | None) -> None:
-        self.heartbeats = heartbeats
+    def __init__(self, run: str) -> None:
+        self.run = run
 
     def process(self, config: RunConfig, reports: list[ShardReport], losses: list[Losses]) -> Iterator[Any]:
+        here = local_run(self.run)
         stop_idle()  # nothing is decoded any more
         try:
+            if here is not None:
+                here.end_workers()
             yield commit_run(config, reports, losses)
-        except AlignError as error:
-            leave_word(self.heartbeats, error)
+        except Exception as error:
+            if here is not None:
+                here.noted(error)
             raise
 
 
-def build(pipeline: beam.Pipeline, config: RunConfig, heartbeats: str | None = None) -> beam.PCollection:
-    """The whole job: listing happens on a worker, so the launcher holds nothing of the data set."""
+def build(pipeline: beam.Pipeline, config: RunConfig, run: str = "") -> beam.PCollection:
+    """The whole job, listing included."""
     recordings = (
         pipeline
         | "Source" >> beam.Create([config])
         | "List recordings" >> beam.FlatMap(list_recordings).with_output_types(Any)
     )
-    return recordings | "Align" >> AlignRecordings(config, heartbeats)
+    return recordings | "Align" >> AlignRecordings(config, run)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from align.pipeline.config import IN_PROCESS, RunConfig
+from align.pipeline.config import RunConfig
 from align.pipeline.job.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.job.resume import (
     Inputs,
@@ -21,11 +21,11 @@ from align.pipeline.job.resume import (
     look_at_inputs,
     refuse_unfit,
 )
+from align.pipeline.job.tasks import stores_of, use_stores
 from align.pipeline.job.workers import workers_for
 from align.pipeline.process.isolation import start_early
-from align.pipeline.process.progress import lost_worker, watch
-from align.pipeline.process.stopping import Finished, Leave, last_word, stoppable
-from align.pipeline.storage.files import is_remote, use_options
+from align.pipeline.process.local_run import carried_out_here
+from align.pipeline.process.stopping import Leave, stoppable
 from align.pipeline.storage.lock import locked, refuse_if_held
 from align.pipeline.storage.stores import store
 from align.schemas.errors import AlignError, Fault, UsageError
@@ -70,50 +70,47 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
         AlignError: the run as a whole failed; what is finished stays for ``resume``.
     """
     _check_beam(config)
-    if config.beam_args and (is_remote(config.input) or is_remote(config.output)):
-        use_options(config.beam_args)
+    use_stores(config)
     inputs = check(config)
     if config.resume and already_complete(config):
         clean(config.output)
         return result_of(config, already=True)
-    target = store(config.output)
+    target, workers = store(config.output), _workers(config, inputs)
     with stoppable(leave) as stopper, locked(target, config.output, stopper.stop):
         begin(config, inputs)
-        if config.isolate and config.runner in IN_PROCESS:
-            start_early(config)
-        with _quiet_beam():
-            import apache_beam as beam
-
-            from align.pipeline.job.graph import build
-            from align.pipeline.job.runners import choose_runner, pipeline_options, stage_counts
-        workers = config.workers or workers_for(inputs.work_s)
-        options = pipeline_options(config, workers)
-        done = None
-
-        def lost(error: AlignError) -> None:
-            stopper.stop(Finished() if is_committed(config.output) else error)
-
-        with watch(show or (lambda _: None), lost) as heartbeats:
+        with carried_out_here("run", config, workers, stores_of(config), show or (lambda _: None)) as here:
+            if config.isolate and workers == 1 and config.runs_here:
+                start_early(config)
+            with _quiet_beam():
+                from align.pipeline.job.graph import build
+                from align.pipeline.job.runners import make_pipeline, stage_counts
+            done = None
             try:
-                runner = choose_runner(config, workers, heartbeats)
-                pipeline = beam.Pipeline(runner=runner, options=options)
-                build(pipeline, config, heartbeats)
+                pipeline = make_pipeline(config)
+                build(pipeline, config, here.token)
                 done = pipeline.run()
                 done.wait_until_finish()
-            except Exception as error:  # Beam's workers may be lost, or not part well, after the commit too
+            except Exception as error:  # a runner may not part well, after the commit
                 if not is_committed(config.output):
-                    raise last_word(heartbeats) or lost_worker(heartbeats, error) or error from None
+                    raise here.failure or error from None
     return replace(result_of(config), stages=stage_counts(done))
+
+
+def _workers(config: RunConfig, inputs: Inputs) -> int:
+    """How many processes of ours do the work; where another runner does it, none beside this one."""
+    return (config.workers or workers_for(inputs.work_s)) if config.runs_here else 1
 
 
 def _check_beam(config: RunConfig) -> None:
     """Refuse options and runners that Beam does not know; imports it only where there is a need."""
-    if not config.beam_args and config.runner in IN_PROCESS:
+    if not config.beam_args and config.runs_here:
         return
     with _quiet_beam():
+        from align.pipeline.job.runners import refuse_unfit as refuse_unfit_options
         from align.pipeline.job.runners import refuse_unknown, refuse_unknown_runner
     refuse_unknown(config.beam_args)
-    refuse_unknown_runner(config.runner)
+    refuse_unfit_options(config)
+    refuse_unknown_runner(config)
 
 
 def check(config: RunConfig) -> Inputs:

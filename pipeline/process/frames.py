@@ -36,9 +36,19 @@ def header(kind: bytes, size: int) -> bytes:
 
 
 def receive(stream: BinaryIO) -> tuple[bytes, bytes] | None:
-    """Read one frame that is trusted, whatever its size; None at the end."""
+    """Read one frame that is trusted, whatever its size; None at the end.
+
+    Raises:
+        EOFError: the pipe was closed within a frame.
+    """
     head = stream.read(HEADER_BYTES)
-    return (head[:1], stream.read(int.from_bytes(head[1:], "big"))) if head else None
+    if not head:
+        return None
+    size = int.from_bytes(head[1:], "big")
+    payload = stream.read(size)
+    if len(head) < HEADER_BYTES or len(payload) < size:
+        raise EOFError("the pipe was closed within a frame")
+    return head[:1], payload
 
 
 def to_json(value: object) -> bytes:

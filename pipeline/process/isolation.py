@@ -7,9 +7,7 @@ as it makes them, so what was delivered before it died counts.
 from __future__ import annotations
 
 import atexit
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from align.pipeline.config import RunConfig
 from align.pipeline.process.conversation import Conversation
+from align.pipeline.process.environment import child_environment, python_module
 from align.pipeline.process.replies import ProbeReplies, Replies, SegmentReplies, SoundReplies
 from align.schemas.errors import AlignError, Fault
 from align.schemas.media import MediaInfo
@@ -29,7 +28,7 @@ from align.schemas.plan import Segment
 from align.schemas.time import TimeSpan
 from align.schemas.wire import to_plain
 
-COMMAND = (sys.executable, "-m", "align.pipeline.process.decoder_process")
+COMMAND = python_module("align.pipeline.process.decoder_process")
 MEMORY_BYTES = 1_000_000_000
 MEMORY_PER_PIXEL = 40
 """Resident memory that a child may take: a base, and some 20 reference pictures of the video."""
@@ -70,7 +69,7 @@ class Decoder:
         if self._process is None or self._process.poll() is not None:
             self.stop()
             pipe = subprocess.PIPE
-            environment = {**os.environ, **_ALLOCATORS}
+            environment = {**child_environment(), **_ALLOCATORS}
             self._process = subprocess.Popen(
                 self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
             )

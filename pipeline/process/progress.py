@@ -1,128 +1,83 @@
-"""Live progress across processes: workers leave small heartbeat files, the launcher adds them up.
+"""Live progress: what each worker counts, added up in the launcher.
 
 A Beam run blocks its launcher and reports metrics only at its end, so progress travels beside it.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from align.pipeline.process.stopping import last_word
-from align.pipeline.process.worker_process import ALIVE
-from align.pipeline.storage.lock import is_running
-from align.schemas.errors import AlignError
+Tell = Callable[[Mapping[str, int]], None]
 
 _EVERY_S = 0.25
-_DEAD_LOOKS = 4  # 2 s, in which Beam may find it out by itself and unwinds better
 
 
 class Heartbeat:
-    """Counts of one worker process, written to a file at most four times a second."""
+    """Counts of one worker, passed on at most four times a second.
 
-    def __init__(self, folder: str | None) -> None:
-        self._folder = folder
+    Args:
+        tell: takes what has been counted since it was called last; None where nobody wants to know.
+    """
+
+    def __init__(self, tell: Tell | None = None) -> None:
+        self._tell = tell
         self._counts: Counter[str] = Counter()
-        self._written = 0.0
-
-        self.flush()
+        self._told = 0.0
 
     def add(self, **counts: int) -> None:
         """Add to the counts, e.g. ``add(written=1)``."""
         self._counts.update(counts)
-        if self._folder and time.monotonic() - self._written > _EVERY_S:
+        if time.monotonic() - self._told > _EVERY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write the counts now."""
-        if not self._folder:
-            return
-        self._written = time.monotonic()
-        path = Path(self._folder) / f"{os.getpid()}-{id(self)}"
-        try:
-            path.with_suffix(".tmp").write_text(json.dumps(self._counts))
-            path.with_suffix(".tmp").replace(path)
-        except OSError:
-            self._folder = None  # the launcher has gone: progress has no reader
+        """Pass the counts on now."""
+        counts, self._counts = self._counts, Counter()
+        self._told = time.monotonic()
+        if self._tell and counts:
+            self._tell(counts)
 
 
-def total(folder: str) -> Counter[str]:
-    """The sum of all heartbeats in a folder."""
-    counts: Counter[str] = Counter()
-    for path in Path(folder).iterdir():
-        if not path.suffix:
-            try:
-                counts.update(json.loads(path.read_text()))
-            except (OSError, ValueError):
-                continue  # replaced or removed under our eyes: the next look finds it
-    return counts
+class Progress:
+    """The counts of all workers of a run; threads may add to it."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
 
-def lost_worker(folder: str, error: Exception) -> AlignError | None:
-    """What Beam's complaint about a broken channel means, if it is one and a worker process is gone."""
-    dead = _dead_worker(folder) if "Channel closed" in str(error) else None
-    return _worker_died(dead) if dead else None
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add what a worker has counted."""
+        with self._lock:
+            self._counts.update(counts)
 
-
-def _worker_died(pid: int) -> AlignError:
-    detail = f"worker process {pid} died (out of memory?); run again with --resume"
-    return AlignError("worker_died", detail, stage="write")
-
-
-def _dead_worker(folder: str) -> int | None:
-    return next((pid for pid in _workers(folder) if not is_running(pid)), None)
-
-
-def _workers(folder: str) -> list[int]:
-    """Processes that have signed on and were not told to end."""
-    return sorted(int(path.stem) for path in Path(folder).glob(f"*{ALIVE}"))
-
-
-def _end_workers(folder: str) -> None:
-    for pid in _workers(folder):
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+    def total(self) -> Counter[str]:
+        """All counts so far."""
+        with self._lock:
+            return Counter(self._counts)
 
 
 @contextmanager
-def watch(
-    show: Callable[[Counter[str]], None], stop: Callable[[AlignError], None] | None = None
-) -> Iterator[str]:
-    """Give workers a folder for heartbeats and call ``show`` with their sum until the block ends.
+def watch(show: Callable[[Counter[str]], None]) -> Iterator[Progress]:
+    """Call ``show`` with the counts so far, now and then until the block ends, and once after it."""
+    progress, done = Progress(), threading.Event()
 
-    Beam's in-process runner waits for ever for a worker process that was killed; ``stop`` is called then,
-    when the other workers have been ended, so that nothing of the run goes on.
-    """
-    with TemporaryDirectory(prefix="align-progress-", ignore_cleanup_errors=True) as folder:
-        done = threading.Event()
+    def tell() -> None:
+        with suppress(OSError):  # a closed terminal is no reason to stop
+            show(progress.total())
 
-        def tell() -> None:
-            with suppress(OSError):  # a closed terminal, or a cleaner of temporary files: no reason to stop
-                show(total(folder))
-
-        def look() -> None:
-            dead_looks = 0
-            while not done.wait(2 * _EVERY_S):
-                tell()
-                dead = _dead_worker(folder)
-                dead_looks = dead_looks + 1 if dead else 0
-                if stop and dead and dead_looks == _DEAD_LOOKS:
-                    _end_workers(folder)
-                    stop(last_word(folder) or _worker_died(dead))
-
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-        try:
-            yield folder
-        finally:
-            done.set()
-            thread.join()
+    def look() -> None:
+        while not done.wait(2 * _EVERY_S):
             tell()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield progress
+    finally:
+        done.set()
+        thread.join()
+        tell()

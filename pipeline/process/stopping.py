@@ -1,15 +1,13 @@
-"""How a run ends before its end: by a signal, or by a fault that another thread or process found."""
+"""How a run ends before its end: by a signal, or by a fault that another thread found."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from types import FrameType
 
 from align.schemas.errors import AlignError
@@ -21,15 +19,9 @@ GRACE_S = 2.0
 _DELICATE = "soundfile"
 """An exception from outside is lost in what libsndfile calls back, and frees memory twice in ``close``."""
 
-_FATAL = "fatal.tmp"
-
 
 class Terminated(BaseException):
     """The process was told to end (SIGTERM)."""
-
-
-class Finished(Exception):
-    """The run is committed; only Beam still waits, for a worker process that is gone."""
 
 
 class Stopper:
@@ -37,18 +29,15 @@ class Stopper:
 
     Attributes:
         reason: what ended it.
-        armed: whether signals reach it.
     """
 
     def __init__(self) -> None:
         self.reason: BaseException | None = None
-        self.armed = False
 
-    def stop(self, error: AlignError | Finished) -> None:
+    def stop(self, error: AlignError) -> None:
         """Raise an error in the main thread."""
         self.reason = error
-        if self.armed or not isinstance(error, Finished):
-            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Unwind, so that everything is put away: at once, or as soon as a delicate library has returned."""
@@ -80,14 +69,12 @@ def stoppable(leave: Leave | None = None) -> Iterator[Stopper]:
             where that is not ours to do.
 
     Raises:
-        KeyboardInterrupt, Terminated, AlignError: what ended it, whatever Beam makes of that on the way;
-            ``Finished`` ends the block without an error.
+        KeyboardInterrupt, Terminated, AlignError: what ended it, whatever Beam makes of that on the way.
     """
     stopper = Stopper()
     if threading.current_thread() is not threading.main_thread():
         yield stopper  # a library's caller may run us anywhere; signals reach the main thread only
         return
-    stopper.armed = True
     before = {number: signal.signal(number, stopper.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _guarded(stopper, leave):
@@ -98,7 +85,7 @@ def stoppable(leave: Leave | None = None) -> Iterator[Stopper]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if stopper.reason is not None and not isinstance(stopper.reason, Finished):
+    if stopper.reason is not None:
         raise stopper.reason
 
 
@@ -118,7 +105,7 @@ def _guarded(stopper: Stopper, leave: Leave | None) -> Iterator[None]:
 
     def listen() -> None:
         number = os.read(told, 1)
-        if number and not isinstance(stopper.reason, Finished) and not done.wait(GRACE_S):
+        if number and not done.wait(GRACE_S):
             leave(stopper.tell(number[0]))
 
     before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
@@ -132,20 +119,3 @@ def _guarded(stopper: Stopper, leave: Leave | None) -> Iterator[None]:
         os.close(tell)
         thread.join()
         os.close(told)
-
-
-def leave_word(folder: str | None, error: AlignError) -> None:
-    """Tell the launcher why the run has to end: Beam passes on only the text of a traceback."""
-    if folder:
-        with suppress(OSError):
-            text = json.dumps([error.code, error.detail, error.stage])
-            (Path(folder) / _FATAL).write_text(text)
-
-
-def last_word(folder: str) -> AlignError | None:
-    """What :func:`leave_word` left."""
-    try:
-        code, detail, stage = json.loads((Path(folder) / _FATAL).read_text())
-    except (OSError, ValueError):
-        return None
-    return AlignError(code, detail, stage=stage)

@@ -9,35 +9,16 @@ from typing import Any
 import apache_beam as beam
 
 from align.pipeline.job.planning import list_recordings
-from align.pipeline.job.runners import choose_runner, pipeline_options
-from align.pipeline.process.progress import Heartbeat, watch
-from align.pipeline.sync.run import Show, SyncConfig, is_recording, sync_recording, sync_set
+from align.pipeline.job.pooled import Pooled
+from align.pipeline.job.runners import local_pipeline
+from align.pipeline.process.local_run import carried_out_here
+from align.pipeline.sync.run import Show, SyncConfig, is_recording
 from align.pipeline.sync.sound import ConcurrentSet
-from align.schemas.recording import Recording
-
-
-class _Measure(beam.DoFn):
-    """Measure each recording's clocks, and compare the sounds of each set."""
-
-    def __init__(self, config: SyncConfig, heartbeats: str) -> None:
-        self.config, self.heartbeats = config, heartbeats
-
-    def setup(self) -> None:
-        self.heartbeat = Heartbeat(self.heartbeats)
-
-    def process(self, item: Recording | ConcurrentSet) -> Any:
-        if isinstance(item, Recording):
-            yield sync_recording(item, self.config)
-        else:
-            yield sync_set(item, self.config)
-        self.heartbeat.add(recordings=1)
-
-    def finish_bundle(self) -> None:
-        self.heartbeat.flush()
+from align.pipeline.sync.tasks import RECORDING, SET
 
 
 def build(
-    pipeline: beam.Pipeline, config: SyncConfig, sets: Sequence[ConcurrentSet], heartbeats: str
+    pipeline: beam.Pipeline, config: SyncConfig, sets: Sequence[ConcurrentSet], run: str
 ) -> beam.PCollection:
     """List → spread → measure; gives the ids of the recordings and sets. No media pass between the steps."""
     recordings = (
@@ -51,7 +32,7 @@ def build(
         (recordings, together)
         | "Recordings and sets" >> beam.Flatten()
         | "Spread" >> beam.Reshuffle()
-        | "Measure" >> beam.ParDo(_Measure(config, heartbeats)).with_output_types(str)
+        | "Measure" >> beam.ParDo(Pooled(config, run, RECORDING, SET)).with_output_types(str)
     )
 
 
@@ -63,8 +44,10 @@ def carry_out(config: SyncConfig, recordings: int, sets: Sequence[ConcurrentSet]
     def with_total(counts: Counter[str]) -> None:
         show(counts + Counter(total=total))
 
-    with watch(with_total) as heartbeats:
-        options = pipeline_options(config.run, workers)
-        pipeline = beam.Pipeline(runner=choose_runner(config.run, workers, heartbeats), options=options)
-        build(pipeline, config, sets, heartbeats)
-        pipeline.run().wait_until_finish()
+    with carried_out_here("sync", config, workers, (config.run.input,), with_total) as here:
+        pipeline = local_pipeline(config.run)
+        build(pipeline, config, sets, here.token)
+        try:
+            pipeline.run().wait_until_finish()
+        except Exception as error:
+            raise here.failure or error from None

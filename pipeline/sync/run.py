@@ -17,7 +17,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeGuard
 
-from align.pipeline.config import IN_PROCESS, RunConfig, digest
+from align.pipeline.config import RunConfig, digest
 from align.pipeline.job.planning import list_recordings
 from align.pipeline.storage.files import is_remote, leaves, opener_for
 from align.pipeline.sync.sound import ConcurrentSet, concurrent_sets, measure_set
@@ -65,7 +65,7 @@ class SyncConfig:
                 raise UsageError(f"{path} is not a local path: write it here, then copy it")
             if not Path(path).absolute().parent.is_dir():
                 raise UsageError(f"there is no folder {str(Path(path).absolute().parent)!r} to write to")
-        if self.run.runner not in IN_PROCESS:
+        if not self.run.runs_here:
             raise UsageError(f"align sync runs on this machine only, not on {self.run.runner}")
 
     @property
