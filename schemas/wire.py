@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import types
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
@@ -10,6 +12,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 OMIT_NONE = {"omit": None}
 """Metadata of a field that came later: where it is None, records look, and hash, as they did before."""
+
+
+def json_digest(value: object) -> str:
+    """SHA-256 of a JSON value in canonical form: sorted keys, no spaces, ASCII; tuples are lists."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_plain(value: Any) -> Any:

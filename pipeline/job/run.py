@@ -73,7 +73,7 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
     if config.beam_args and (is_remote(config.input) or is_remote(config.output)):
         use_options(config.beam_args)
     inputs = check(config)
-    if config.resume and already_complete(config):
+    if config.resume and already_complete(config, inputs):
         clean(config.output)
         return result_of(config, already=True)
     target = store(config.output)
