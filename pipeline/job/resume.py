@@ -56,7 +56,6 @@ def refuse_unfit(config: RunConfig, inputs: Inputs) -> None:
     output = config.output
     if not is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         raise UsageError(f"--output {output} is not a folder")
-    refuse_links(output)
     target = store(output)
     names = list(target.names())
     if not {name for name in names if not name.startswith(LOCK)} - {*our_leftovers(names)}:

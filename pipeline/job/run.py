@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.pipeline.config import IN_PROCESS, RunConfig
+from align.pipeline.job.owned import refuse_links
 from align.pipeline.job.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.job.resume import (
     Inputs,
@@ -129,6 +130,7 @@ def check(config: RunConfig) -> Inputs:
         raise UsageError("--output is missing; name an empty or new folder")
     parse_splits(config.splits)
     inputs = look_at_inputs(config)
+    refuse_links(config.output)
     refuse_if_held(store(config.output), config.output)
     refuse_unfit(config, inputs)
     return inputs

@@ -218,7 +218,7 @@ class Lock:
         if found is None:
             return False
         self._refuse_unless_dead(path, found)
-        guard = guard_of(found)
+        guard = guard_of(found, path)
         self.take(mine, guard)
         try:
             if self._files.read(path) != found:
@@ -244,9 +244,9 @@ class Lock:
         return UsageError(f"another run has just begun to write to {self._output}", code="locked")
 
 
-def guard_of(content: bytes) -> str:
-    """The file under which the lock with this content changes hands."""
-    return f"{LOCK}.after-{hashlib.sha256(content).hexdigest()[:16]}"
+def guard_of(content: bytes, path: str = LOCK) -> str:
+    """The file under which the lock or guard at a path, with this content, changes hands."""
+    return f"{LOCK}.after-{hashlib.sha256(path.encode() + content).hexdigest()[:16]}"
 
 
 def state_of(files: LockFiles, path: str, found: bytes) -> State:
