@@ -275,12 +275,11 @@ OLD, FACTS = "train-00009-of-00010.parquet", ("parquet", "train", 1, 3, "")
 
 
 def test_cleaning_removes_what_the_dead_left_and_nothing_else(out):
-    put_lock(out, pid=2**22 + 1)
-    (out / "data/.train-00000-of-00001.parquet.0123456789abcdef.tmp").write_bytes(b"half")
     old = ShardReport("train-00009-of-00010", "train", "", 1, (ShardFile(f"data/{OLD}", *FACTS),))
     publish_json(local(out), f"_work/reports/{old.name}.json", old.as_dict())
     before = tree(out)
     put_lock(out, pid=2**22 + 1)
+    (out / "data/.train-00000-of-00001.parquet.0123456789abcdef.tmp").write_bytes(b"half")
     (out / "data" / OLD).write_bytes(b"old")
     assert clean(str(out)) == {"temporary files": 1, "locks of dead runs": 1, "unlisted shards": 1}
     assert tree(out) == before

@@ -12,6 +12,7 @@ from typing import Any
 from align.pipeline.config import RunConfig
 from align.pipeline.job.inputs import Inputs, changed_inputs, hold_times, look_at_inputs, without_times
 from align.pipeline.job.owned import (
+    DESCRIBING,
     STARTED,
     foreign_in_the_way,
     holds_our_data_set,
@@ -28,6 +29,7 @@ from align.pipeline.storage.stores import store
 from align.schemas.errors import AlignError, Reason, UsageError
 from align.transforms.store.publish import Store, publish_json, read_json
 from align.transforms.store.publish import digest as digest_of
+from align.transforms.write.card import WEBDATASET_CARD
 from align.transforms.write.manifest import FAILURES, MANIFEST, listed
 from align.transforms.write.names import LEDGER, our_leftovers
 from align.transforms.write.shard import REPORTS, ShardReport
@@ -169,7 +171,10 @@ def _shards_of(manifest: Mapping[str, Any]) -> set[str]:
 def _says_what_was_asked(manifest: Mapping[str, Any], config: RunConfig) -> bool:
     said = [manifest["config"], manifest["config_sha256"], manifest["source"], manifest["versions"]]
     asked = [config.as_manifest(), config.sample_sha256, config.source, library_versions()]
-    return "files" in manifest and said == asked and config.index_kinds <= {*manifest.get("indexes", ())}
+    described = {file["path"] for file in manifest["files"]}
+    needed = {*DESCRIBING} - (set() if "webdataset" in config.formats else {WEBDATASET_CARD})
+    whole = needed <= described or not manifest["shards"]
+    return whole and said == asked and config.index_kinds <= {*manifest.get("indexes", ())}
 
 
 def _trusted(target: Store, path: str) -> ShardReport | None:
