@@ -306,6 +306,23 @@ def test_a_file_swapped_between_the_start_and_planning_is_noticed(whole, tmp_pat
     assert align.run(configured(tmp_path)).manifest["counts"]["failed"] == 4
 
 
+def test_all_that_a_decoder_says_is_heard(whole, monkeypatch, tmp_path):
+    """What comes after the last window too: the child's account of its time, and that it is free again."""
+    ended = []
+
+    def counted(segment, items, real=writing.unchanged):
+        def to_the_end():
+            yield from items
+            ended.append(segment.key)
+
+        return real(segment, to_the_end())
+
+    monkeypatch.setattr(writing, "unchanged", counted)
+    result = align.run(replace(configured(whole, isolate=True), output=str(tmp_path / "out")))
+    assert len(ended) == len(set(ended)) == len(NAMES)
+    assert any(name.startswith("decode") and value for name, value in result.stages.items())
+
+
 def test_links_and_rights_that_change_under_way_cost_nothing(whole, tmp_path, monkeypatch):
     shutil.copytree(whole / "in", tmp_path / "in")
     swapping(

@@ -158,10 +158,11 @@ def unchanged(segment: Segment, items: Iterable[Item]) -> Iterator[Item]:
     """What was made of a segment's windows as long as its files stay what planning saw; then faults.
 
     A file is looked at when the segment begins, and after each window was decoded, before it is passed on.
+    All items are taken: the decoder's last word comes after the last window.
     """
     watch = Watch(segment)
     name = watch.changed()
-    for start, item in zip(segment.starts_ns, items, strict=False):
+    for item, start in zip(items, segment.starts_ns, strict=False):
         name = name or watch.changed()
         yield item if name is None else _changed(segment, start, name)
 
