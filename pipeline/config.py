@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -17,10 +16,12 @@ from align.pipeline.storage.files import absolute, is_remote, open_binary
 from align.schemas.errors import UsageError
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS
+from align.schemas.wire import json_digest
 
 FORMATS = ("parquet", "webdataset")
 INDEXES = ("balance", "energon", "dali", "wids", "none")
 _LOCAL_RUNNERS = {"direct", "fnapi", "switchingdirect"}
+digest = json_digest
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -38,7 +39,8 @@ class RunConfig:
         segment_s: seconds of media that are read in one go.
         max_failures: share of the planned windows that may fail before the run counts as failed.
         resume: go on with what an interrupted run finished.
-        retry_failed: do again what failed in a finished run, and only that.
+        retry_failed: take in an input that was repaired, and do again what failed; all else is kept.
+        overwrite: remove the data set that lies in the output, and begin afresh.
         isolate: decode in child processes, so that a codec's crash or hang costs one segment.
         allow_symlinks: read media that links lead to outside the input folder.
         decode_timeout_s: CPU time for one window after which a child is taken to hang; it may idle three
@@ -71,6 +73,7 @@ class RunConfig:
     max_failures: float = 0.01
     resume: bool = False
     retry_failed: bool = False
+    overwrite: bool = False
     isolate: bool = True
     decode_timeout_s: float = 300.0
     allow_symlinks: bool = False
@@ -101,6 +104,10 @@ class RunConfig:
             (1 <= self.segment_s <= 86_400, "--segment must be between 1 and 86400 seconds"),
             (0 <= self.max_failures <= 1, "--max-failures must be between 0 and 1 (0.01 is 1 %)"),
             (self.decode_timeout_s > 0, "--decode-timeout must be a positive number of seconds"),
+            (
+                not (self.overwrite and (self.resume or self.retry_failed)),
+                "--overwrite begins afresh, --resume and --retry-failed go on: choose one",
+            ),
             (self.workers >= 0, "--workers must be a positive number, or auto"),
         ]
         for good, detail in checks:
@@ -136,6 +143,11 @@ class RunConfig:
         """Names the sample configuration: the ``config_sha256`` of manifest and provenance."""
         return digest(self.sample_config())
 
+    @property
+    def sample_options(self) -> list[str]:
+        """The names in :meth:`as_manifest` whose values ``config_sha256`` is the digest of."""
+        return sorted(self.sample_config())
+
     def as_manifest(self) -> dict[str, Any]:
         """The configuration as the manifest shows it: no paths, nothing of how the run was carried out."""
         return {
@@ -152,12 +164,6 @@ class RunConfig:
             "scenarios": list(self.scenarios),
             "exclude": list(self.exclude),
         }
-
-
-def digest(value: object) -> str:
-    """SHA-256 of a JSON value in canonical form."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256_of(what: str, path: str) -> str:

@@ -44,6 +44,27 @@ class ImuRange:
 
 
 @dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file that a segment reads, as planning found it.
+
+    Attributes:
+        name: as its stream names it.
+        size: bytes; None where it was not there.
+        stamp: time of its last change, as its store tells it.
+        content: a fingerprint of its content; "" where none was taken.
+        inode: of a local file.
+        changed_ns: when a local file's content or attributes last changed (``st_ctime_ns``).
+    """
+
+    name: str
+    size: int | None = None
+    stamp: str = ""
+    content: str = ""
+    inode: int = 0
+    changed_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """Consecutive windows of one recording: the unit of reading.
 
@@ -56,6 +77,7 @@ class Segment:
         imu: where the IMU rows lie; None without an IMU stream.
         cost_s: estimated CPU seconds.
         cost_bytes: estimated bytes written.
+        inputs: its files as planning found them; empty where nobody looks after them.
     """
 
     recording: Recording
@@ -66,6 +88,7 @@ class Segment:
     imu: ImuRange | None = None
     cost_s: float = 0.0
     cost_bytes: int = 0
+    inputs: tuple[InputFile, ...] = ()
 
     @property
     def windows(self) -> tuple[TimeSpan, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import types
 from collections.abc import Mapping
@@ -17,6 +19,12 @@ OMIT_NONE = {"omit": None}
 _FRACTION = re.compile(
     r"-?[0-9]{1,100}(/[0-9]{1,100})?"
 )  # what ``str`` gives; 1e999999999 would take for ever
+
+
+def json_digest(value: object) -> str:
+    """SHA-256 of a JSON value in canonical form: sorted keys, no spaces, ASCII; tuples are lists."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_plain(value: Any) -> Any:

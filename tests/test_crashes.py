@@ -51,7 +51,7 @@ def begun(folder, out, *more, shards):
     quiet = subprocess.DEVNULL
     running = subprocess.Popen(command(folder, out, *more), stdout=quiet, stderr=subprocess.PIPE, text=True)
     for _ in range(2000):
-        if len(list(out.glob("_work/reports/[!.]*.json"))) >= shards or running.poll() is not None:
+        if len(list(out.glob("data/[!.]*.parquet"))) >= shards or running.poll() is not None:
             return running
         time.sleep(0.03)
     raise AssertionError("the run makes no progress")

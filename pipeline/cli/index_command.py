@@ -32,14 +32,19 @@ def index(out: str, loaders: str | None, threads: int, **given: Any) -> None:
     from align.transforms.index.loaders import write_loader_indexes
     from align.transforms.store.publish import read_json
     from align.transforms.write.card import write_card
-    from align.transforms.write.manifest import MANIFEST
+    from align.transforms.write.manifest import MANIFEST, described, write_manifest
     from align.transforms.write.stats import STATS
 
     options, place = IndexOptions(**given), store(out)
     try:
         found = add_index(place, options, threads=threads)
         files = write_loader_indexes(place, loaders.split(",")) if loaders else []
-        write_card(place, read_json(place, MANIFEST), read_json(place, STATS))
+        manifest = read_json(place, MANIFEST)
+        write_card(place, manifest, read_json(place, STATS))
+        if "files" in manifest:
+            write_manifest(
+                place, manifest | {"files": described(place, [f["path"] for f in manifest["files"]])}
+            )
     except FileNotFoundError:
         detail = f"{out} has no manifest.json; name the output folder of a finished align run"
         raise UsageError(detail) from None

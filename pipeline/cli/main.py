@@ -139,7 +139,8 @@ def verify(out: str, deep: bool) -> None:
 def clean(out: str) -> None:
     """Remove what dead runs left in OUT.
 
-    That is temporary files, stale locks, and shards that no manifest lists.
+    That is temporary files, stale locks, and shards of earlier attempts that the manifest does not list.
+    Files that are not of the data set stay.
     """
     from align.pipeline.job.resume import clean as clean_output
 

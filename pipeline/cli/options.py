@@ -109,7 +109,16 @@ _EXECUTION = [
         "--max-failures", type=float, default=0.01, show_default=True, metavar="SHARE", help="Exit 3 above."
     ),
     click.option("--resume", is_flag=True, help="Keep finished shards of an interrupted run, do the rest."),
-    click.option("--retry-failed", is_flag=True, help="Do again what failed in a finished run."),
+    click.option(
+        "--retry-failed",
+        is_flag=True,
+        help="Take in a repaired input and do again what failed; keep the other shards.",
+    ),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace the data set that lies in the output. Files that are not its own stay.",
+    ),
     click.option(
         "--decode-timeout",
         type=float,
@@ -225,6 +234,7 @@ def config_from(output: str | None, beam_args: tuple[str, ...] = (), **given: An
         max_failures=given["max_failures"],
         resume=given["resume"] or given["retry_failed"],
         retry_failed=given["retry_failed"],
+        overwrite=given["overwrite"],
         isolate=given["isolate"] == "on",
         decode_timeout_s=given["decode_timeout"],
         allow_symlinks=given["allow_symlinks"],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from align.pipeline.config import RunConfig
+from align.pipeline.job.input_files import look, streams_of
 from align.pipeline.process.isolation import borrow
 from align.pipeline.sources import SourceOptions, find_source
 from align.pipeline.storage.files import leaves, opener_for
@@ -101,6 +102,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         from align.pipeline.job.measured_clocks import with_measured_clock
 
         recording = with_measured_clock(recording, config)
+    inputs = tuple(look(stream) for stream in streams_of(recording)) if survey else ()
     try:
         media = _claimed(recording) if config.trust_metadata else _probe(recording.video, config)
         video = _check_video(recording, media, config)
@@ -118,6 +120,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         imu, notes = _survey(recording, config)
         faults += notes
         segments = (replace(s, imu=_rows_of(s, imu)) for s in segments)
+    segments = (replace(s, inputs=inputs) for s in segments)
     return RecordingPlan(recording.recording_id, plan.planned, tuple(segments), tuple(faults))
 
 

@@ -1,4 +1,4 @@
-"""What a run left behind, and whether another may go on with it."""
+"""What a run left behind, and whether another may go on with it, or take its place."""
 
 from __future__ import annotations
 
@@ -7,154 +7,123 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from align.pipeline.config import RunConfig, digest
-from align.pipeline.job.planning import list_recordings
-from align.pipeline.job.workers import ALONE_BELOW_S, claimed_work_s
-from align.pipeline.storage.files import exists, is_remote, join, sizes_and_stamps
-from align.pipeline.storage.lock import LOCK, refuse_if_held
+from align.pipeline.config import RunConfig
+from align.pipeline.job.inputs import Inputs, changed_inputs, hold_times, look_at_inputs, without_times
+from align.pipeline.job.owned import (
+    DESCRIBING,
+    STARTED,
+    foreign_in_the_way,
+    holds_our_data_set,
+    owned,
+    read_or_none,
+    refuse_links,
+    remember,
+    remove_data_set,
+    reports_in,
+)
+from align.pipeline.storage.files import exists, is_remote, join
+from align.pipeline.storage.lock import LOCK, locked, refuse_if_held
 from align.pipeline.storage.stores import store
-from align.schemas.errors import AlignError, UsageError
-from align.schemas.recording import Recording
-from align.schemas.wire import to_plain
-from align.transforms.store.publish import Store, leftovers, publish_json, read_json
+from align.schemas.errors import AlignError, Reason, UsageError
+from align.transforms.store.publish import Store, publish_json, read_json
 from align.transforms.store.publish import digest as digest_of
+from align.transforms.write.card import WEBDATASET_CARD
 from align.transforms.write.manifest import FAILURES, MANIFEST, listed
-from align.transforms.write.stats import STATS
+from align.transforms.write.names import LEDGER, our_leftovers
+from align.transforms.write.shard import REPORTS, ShardReport
+from align.transforms.write.versions import library_versions
 
-README = "README.md"
-STARTED = "_work/run.json"
+__all__ = [
+    "Inputs",
+    "already_complete",
+    "begin",
+    "clean",
+    "is_committed",
+    "keep_for_later",
+    "look_at_inputs",
+    "refuse_unfit",
+]
+
 _SHOWN = 5
-
-Facts = dict[str, Any]
-"""Of each recording: a hash of its metadata, and size and time of change of each of its files."""
-
-
-@dataclass
-class Inputs:
-    """What a run is about to read.
-
-    Attributes:
-        facts: by recording id.
-        work_s: CPU seconds that reading them should take, counted until one process is clearly too few.
-        fault: the first fault of the source, in words.
-    """
-
-    facts: Facts = field(default_factory=dict)
-    work_s: float = 0.0
-    fault: str = ""
-
-
-def look_at_inputs(config: RunConfig) -> Inputs:
-    """List the recordings and their files; memory grows with recordings (some 200 bytes each).
-
-    Raises:
-        UsageError: there are none.
-    """
-    found, stamps = Inputs(), _Stamps()
-    for item in list_recordings(config):
-        if isinstance(item, Recording):
-            found.facts[item.recording_id] = _facts(item, stamps)
-            if found.work_s <= ALONE_BELOW_S:
-                found.work_s += claimed_work_s(item, config)
-        else:
-            found.fault = found.fault or item.detail
-    if not found.facts:
-        why = f": {found.fault}" if found.fault else ""
-        raise UsageError(f"no recordings to align in {config.input}{why}")
-    return found
-
-
-class _Stamps:
-    """Sizes and times of change, listed folder by folder: a request per file would take minutes."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, dict[str, tuple[int, str]]] = {}
-
-    def of(self, uri: str) -> tuple[int, str] | None:
-        folder, _, name = uri.rpartition("/")
-        if folder not in self._folders:
-            self._folders[folder] = sizes_and_stamps(folder)
-        return self._folders[folder].get(name)
-
-
-def _facts(recording: Recording, stamps: _Stamps) -> dict[str, Any]:
-    streams = [s for s in (recording.video, recording.audio, recording.imu) if s is not None]
-    files = {s.name: list(stamps.of(s.uri) or ()) for s in streams}
-    plain = to_plain(recording)
-    for kind in ("video", "audio", "imu"):
-        plain[kind] = plain[kind] and {**plain[kind], "uri": ""}
-    return {"metadata": digest(plain)[:16], "files": files}
 
 
 def refuse_unfit(config: RunConfig, inputs: Inputs) -> None:
-    """Check that the output may be written to: it is empty, or holds a run of the same config and input.
+    """Check that the output is empty, or that what lies there may be gone on with or replaced.
 
     Raises:
-        UsageError: says what differs.
+        UsageError: says what differs, or what is in the way.
     """
-    if not is_remote(config.output) and os.path.exists(config.output) and not os.path.isdir(config.output):
-        raise UsageError(f"--output {config.output} is not a folder")
-    target = store(config.output)
-    names = set(target.names())
-    if not names - {LOCK, *leftovers(target)}:
+    output = config.output
+    if not is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
+        raise UsageError(f"--output {output} is not a folder")
+    target = store(output)
+    names = list(target.names())
+    if not {name for name in names if not name.startswith(LOCK)} - {*our_leftovers(names)}:
+        return
+    if config.overwrite:
+        _refuse_to_replace(target, names, output)
         return
     if not config.resume:
-        raise UsageError(f"--output {config.output} is not empty; choose another, or add --resume to go on")
+        raise UsageError(
+            f"--output {output} is not empty; choose another, add --resume to go on, or --overwrite to "
+            "replace a data set of align's"
+        )
     if STARTED not in names:
-        raise UsageError(f"--output {config.output} holds no run to resume; choose an empty folder")
-    started = read_json(target, STARTED)
+        raise UsageError(f"--output {output} holds no run to resume; choose an empty folder")
+    started = read_or_none(target, STARTED)
+    try:
+        _refuse_changed(config, inputs, started)
+    except (LookupError, TypeError, AttributeError):
+        detail = f"{output}/{STARTED} is damaged, so that what the run had read is not known"
+        raise UsageError(f"{detail}; begin again with --overwrite") from None
+
+
+def _refuse_to_replace(target: Store, names: list[str], output: str) -> None:
+    if not holds_our_data_set(target):
+        raise UsageError(
+            f"--output {output} holds no data set of align's, but other files, which --overwrite does not "
+            "remove; choose another folder"
+        )
+    if others := foreign_in_the_way(target, names):
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        raise UsageError(
+            f"{join(output, others[0])}{more} is not of the data set there, but has a name that a run may "
+            "need; move it away, or choose another --output"
+        )
+
+
+def _refuse_changed(config: RunConfig, inputs: Inputs, started: Mapping[str, Any]) -> None:
     changed = list(_changed_options(started["config"], config.as_manifest()))
     if changed:
-        shown = ", ".join(changed)
-        raise UsageError(f"--resume needs the options of the run it resumes; changed: {shown}")
-    excused = _failed(target) if config.retry_failed else frozenset()
-    changed = list(_changed_inputs(started["inputs"], inputs.facts, excused))
+        raise UsageError(f"--resume needs the options of the run it resumes; changed: {', '.join(changed)}")
+    then, now = started.get("versions") or {}, library_versions()
+    changed = [f"{k} {then.get(k, 'unknown')} then, {v} now" for k, v in now.items() if then.get(k) != v]
+    if changed:
+        raise UsageError(
+            f"--resume needs the libraries of the run it resumes, or its shards would not be alike: "
+            f"{', '.join(changed)}; install those versions again, or begin again with --overwrite"
+        )
+    if config.retry_failed:
+        if not started["inputs"].keys() & inputs.facts.keys():
+            detail = "shares no recording with that of the run to resume"
+            raise UsageError(f"the input {config.input} {detail}; choose an empty --output")
+        return
+    changed = [what for _, what in changed_inputs(started["inputs"], inputs.facts)]
     if changed:
         more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         shown = ", ".join(changed[:_SHOWN]) + more
-        raise UsageError(f"the input is not that of the run to resume: {shown}; choose an empty --output")
+        raise UsageError(
+            f"the input is not that of the run to resume: {shown}; --resume --retry-failed takes it in, or "
+            "choose an empty --output"
+        )
 
 
 def _changed_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for key, value in now.items():
         if then.get(key) != value:
             yield f"{key}: {then.get(key)!r} then, {value!r} now"
-
-
-def _changed_inputs(then: Facts, now: Facts, excused: frozenset[str]) -> Iterator[str]:
-    for name in sorted((then.keys() | now.keys()) - excused):
-        old, new = then.get(name), now.get(name)
-        if old is None or new is None:
-            yield f"recording {name} {'is new' if old is None else 'is gone'}"
-        else:
-            yield from _changed_recording(name, old, new)
-
-
-def _changed_recording(name: str, old: Facts, new: Facts) -> Iterator[str]:
-    if old["metadata"] != new["metadata"]:
-        yield f"metadata of {name}"
-    for file in sorted(old["files"].keys() & new["files"].keys()):
-        a, b = old["files"][file], new["files"][file]
-        if a[:1] != b[:1]:
-            yield f"{file}: {_size(a)} then, {_size(b)} now"
-        elif a[: len(b)] != b[: len(a)]:  # a finished run keeps no times
-            yield f"{file} was written anew"
-
-
-def _size(facts: list[Any]) -> str:
-    return f"{facts[0]} bytes" if facts else "not there"
-
-
-def _failed(target: Store) -> frozenset[str]:
-    """Recordings of which something failed, or was noted as missing."""
-    try:
-        with target.open(FAILURES) as stream:
-            return frozenset(json.loads(line)["recording_id"] for line in stream)
-    except FileNotFoundError:
-        return frozenset()
 
 
 def is_committed(output: str) -> bool:
@@ -164,74 +133,155 @@ def is_committed(output: str) -> bool:
     return False
 
 
-def already_complete(config: RunConfig) -> bool:
+def already_complete(config: RunConfig, inputs: Inputs) -> bool:
     """Whether a finished data set lies there, whole by its checksums, and nothing is left to be done."""
     target = store(config.output)
     try:
-        manifest = read_json(target, MANIFEST)
-        if config.retry_failed and manifest["counts"]["failed"]:
+        manifest, started = read_json(target, MANIFEST), read_json(target, STARTED)
+        names = set(target.names())
+        reports = {f"{REPORTS}/{name}.json" for name in _shards_of(manifest)}
+        if hold_times(started["inputs"]) or LEDGER in names or not reports <= names:
             return False
-        if not set(target.names()) >= {README, STATS, FAILURES}:
+        if not _says_what_was_asked(manifest, config):
             return False
-        if not config.index_kinds <= {*manifest.get("indexes", ())} or _holds_times(target):
+        if config.retry_failed and (manifest["counts"]["failed"] or _redo(target, started, inputs)):
             return False
-        return all(digest_of(target, f["path"]) == (f["bytes"], f["sha256"]) for f in listed(manifest))
-    except (OSError, AlignError, LookupError, TypeError):
+        if config.retry_failed and any(_reports_to_redo(target, started, inputs)):
+            return False
+        whole = all(digest_of(target, f["path"]) == (f["bytes"], f["sha256"]) for f in listed(manifest))
+        return whole and all(_trusted(target, path) for path in reports_in(names))
+    except (OSError, AlignError, LookupError, TypeError, ValueError, AttributeError):
         return False
 
 
+def _shards_of(manifest: Mapping[str, Any]) -> set[str]:
+    """Names of the shards whose files a manifest lists; where there are only tar files, they are counted."""
+    paths = [shard["path"] for shard in manifest["shards"]]
+    parquet = {p.removeprefix("data/").removesuffix(".parquet") for p in paths if p.endswith(".parquet")}
+    if parquet:
+        return parquet
+    totals = Counter(shard["split"] for shard in manifest["shards"])
+    tars = (
+        (shard["split"], shard["path"].rpartition("-")[2].removesuffix(".tar"))
+        for shard in manifest["shards"]
+    )
+    return {f"{split}-{int(number):05d}-of-{totals[split]:05d}" for split, number in tars}
+
+
+def _says_what_was_asked(manifest: Mapping[str, Any], config: RunConfig) -> bool:
+    said = [manifest["config"], manifest["config_sha256"], manifest["source"], manifest["versions"]]
+    asked = [config.as_manifest(), config.sample_sha256, config.source, library_versions()]
+    described = {file["path"] for file in manifest["files"]}
+    needed = {*DESCRIBING} - (set() if "webdataset" in config.formats else {WEBDATASET_CARD})
+    whole = needed <= described or not manifest["shards"]
+    return whole and said == asked and config.index_kinds <= {*manifest.get("indexes", ())}
+
+
+def _trusted(target: Store, path: str) -> ShardReport | None:
+    with suppress(OSError, AlignError, LookupError, TypeError, ValueError, AttributeError):
+        return ShardReport.from_dict(read_json(target, path))
+    return None
+
+
+def _redo(target: Store, started: Mapping[str, Any], inputs: Inputs) -> set[str]:
+    """Recordings that are to be read again: their files or metadata changed, or a file was found faulty."""
+    found = {name for name, _ in changed_inputs(started["inputs"], inputs.facts)}
+    with suppress(FileNotFoundError), target.open(FAILURES) as lines:
+        return found | {f["recording_id"] for f in map(json.loads, lines) if _may_be_mended(f)}
+    return found
+
+
+def _may_be_mended(fault: Mapping[str, Any]) -> bool:
+    """Whether a fault may be gone once the file is read again: windows were lost, or a table was unreadable.
+
+    Other notes say what metadata or file are like; they change only with those.
+    """
+    unreadable = fault["outcome"] == "noted" and fault["stage"] == "probe" and fault["code"] != "imu_note"
+    return bool(fault["outcome"] == "failed" or unreadable)
+
+
+def _reports_to_redo(target: Store, started: Mapping[str, Any], inputs: Inputs) -> Iterator[str]:
+    """Reports of shards that a retry writes again."""
+    redo = _redo(target, started, inputs)
+    for path in reports_in(target.names()):
+        report = _trusted(target, path)
+        if report is None or report.failed or redo & {*report.recordings} or _has_losses(report):
+            yield path
+
+
+def _has_losses(report: ShardReport) -> bool:
+    """Whether windows lack a modality that could not be decoded."""
+    ends = (f".missing:{Reason.DECODE_ERROR}", f".missing:{Reason.INVALID}")
+    return any(key.endswith(ends) for sums in report.statistics.sums.values() for key in sums)
+
+
 def begin(config: RunConfig, inputs: Inputs) -> None:
-    """Note what the run reads, clean up after a dead one, and withdraw a manifest that will not hold."""
+    """Note what the run reads, clean up after a dead one, and withdraw a manifest that will not hold.
+
+    In this order, so that a run which dies between any two steps can be begun again: what lists our files is
+    withdrawn only when the ledger has their names, and the facts of a new input replace the old ones only
+    when the reports that do not hold for it are gone.
+    """
     target = store(config.output)
-    for name in leftovers(target):
+    names = list(target.names())
+    for name in our_leftovers(names):
         target.remove(name)
+    if config.overwrite and holds_our_data_set(target):
+        remove_data_set(target)
+    started = read_or_none(target, STARTED) if config.retry_failed else None
+    stale = list(_reports_to_redo(target, started, inputs)) if started is not None else []
+    if MANIFEST in names or stale:
+        remember(target, owned(target, names))
     target.remove(MANIFEST)
-    publish_json(target, STARTED, {"config": config.as_manifest(), "inputs": inputs.facts})
+    for report in stale:
+        target.remove(report)
+    facts = {"config": config.as_manifest(), "versions": library_versions(), "inputs": inputs.facts}
+    publish_json(target, STARTED, facts)
+    if config.overwrite:
+        target.remove(LEDGER)
 
 
 def keep_for_later(target: Store, reports: set[str]) -> None:
     """After the commit: keep of ``_work`` what a repair needs, without times: equal runs stay equal."""
-    try:
-        started = read_json(target, STARTED)
-    except FileNotFoundError:  # the graph was built by hand
-        return
-    for facts in started["inputs"].values():
-        facts["files"] = {name: file[:1] for name, file in facts["files"].items()}
-    publish_json(target, STARTED, started)
-    for name in [n for n in target.names() if n.startswith("_work/reports/") and n not in reports]:
+    for name in set(reports_in(target.names())) - reports:
         target.remove(name)
-
-
-def _holds_times(target: Store) -> bool:
-    """Whether the run that committed died before :func:`keep_for_later` was done."""
-    try:
-        inputs = read_json(target, STARTED)["inputs"]
-    except FileNotFoundError:
-        return False
-    return any(len(file) > 1 for facts in inputs.values() for file in facts["files"].values())
+    target.remove(LEDGER)
+    started = read_or_none(target, STARTED)
+    if started is not None:  # else the graph was built by hand
+        publish_json(target, STARTED, {**started, "inputs": without_times(started["inputs"])})
 
 
 def clean(output: str) -> Counter[str]:
-    """Remove what dead runs left in an output: temporary files, and shards that no manifest lists.
+    """Remove what dead runs left in an output: temporary files, and shards that the manifest lists no more.
 
-    The shards of an unfinished run are kept: ``--resume`` goes on with them.
+    The shards of an unfinished run are kept: ``--resume`` goes on with them. So is everything that no list of
+    ours names.
 
     Returns:
         How many files of each kind were removed.
 
     Raises:
-        UsageError: a run is writing there.
+        UsageError: a run is writing there, or a file of ours is a link.
     """
     target = store(output)
+    refuse_links(output)
     refuse_if_held(target, output)
-    names = set(target.names())
-    gone = dict.fromkeys(leftovers(target), "temporary files")
-    if LOCK in names:
-        gone[LOCK] = "locks of dead runs"
+    stale_lock = LOCK in set(target.names())
+    if not stale_lock and not _to_clean(target):
+        return Counter()
+    with locked(target, output, lambda _: None):
+        gone = _to_clean(target)
+        for name in gone:
+            target.remove(name)
+    return Counter([*gone.values(), *(["locks of dead runs"] if stale_lock else [])])
+
+
+def _to_clean(target: Store) -> dict[str, str]:
+    names = list(target.names())
+    gone = dict.fromkeys(our_leftovers(names), "temporary files")
     if MANIFEST in names:
-        known = {file["path"] for file in listed(read_json(target, MANIFEST))}
-        shards = {name for name in names - gone.keys() if name.endswith((".parquet", ".tar"))}
+        manifest = read_json(target, MANIFEST)
+        known = {file["path"] for file in listed(manifest)}
+        shards = {name for name in owned(target, names) if name.endswith((".parquet", ".tar"))}
         gone |= dict.fromkeys(shards - known, "unlisted shards")
-    for name in gone:
-        target.remove(name)
-    return Counter(gone.values())
+    return gone

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from align.pipeline.config import RunConfig
+from align.pipeline.job.owned import refuse_links
 from align.pipeline.job.planning import RecordingPlan, list_recordings, plan_recording
 from align.pipeline.job.resume import (
     Inputs,
@@ -72,7 +73,7 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
     _check_beam(config)
     use_stores(config)
     inputs = check(config)
-    if config.resume and already_complete(config):
+    if config.resume and already_complete(config, inputs):
         clean(config.output)
         return result_of(config, already=True)
     target, workers = store(config.output), _workers(config, inputs)
@@ -126,6 +127,7 @@ def check(config: RunConfig) -> Inputs:
         raise UsageError("--output is missing; name an empty or new folder")
     parse_splits(config.splits)
     inputs = look_at_inputs(config)
+    refuse_links(config.output)
     refuse_if_held(store(config.output), config.output)
     refuse_unfit(config, inputs)
     return inputs

@@ -6,11 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import zip_longest
 from typing import Any
 
 from align.pipeline.config import RunConfig, digest
+from align.pipeline.job.input_files import Watch
+from align.pipeline.job.inputs import Facts, contents_of, replaced_since_start
+from align.pipeline.job.owned import DESCRIBING, STARTED, former, read_or_none, remember
 from align.pipeline.job.resume import keep_for_later
 from align.pipeline.process.isolation import borrow
 from align.pipeline.process.progress import Heartbeat
@@ -21,21 +25,23 @@ from align.schemas.plan import Segment
 from align.schemas.wire import to_plain
 from align.transforms.index.loaders import make_loader_indexes
 from align.transforms.plan.shards import Load, place_of
-from align.transforms.store.publish import Store, leftovers
+from align.transforms.store.publish import Store
 from align.transforms.write.card import write_card
 from align.transforms.write.manifest import (
     count,
+    described,
     disjoint_splits,
     listed,
     manifest,
     write_failures,
     write_manifest,
 )
+from align.transforms.write.names import index_names, leftovers_of
 from align.transforms.write.shard import REPORTS, Item, ShardReport, ShardSpec, finished_report, write_shard
 from align.transforms.write.stats import merge_all, write_stats
+from align.transforms.write.versions import library_versions
 
 _THREADS = 8  # that look at finished shards; each holds the pictures of one row group
-_OURS, _ENERGON = (".parquet", ".tar", ".idx", ".wids.json"), "webdataset/.nv-meta/"
 
 ShardKey = tuple[str, int, int]
 """Split, index of the shard within it, number of its shards."""
@@ -89,6 +95,8 @@ def write_one_shard(
 ) -> ShardReport:
     """Write the shard of some segments, or take over what an earlier run finished of it."""
     split, index, total = key
+    target = store(config.output)
+    facts: Facts = (read_or_none(target, STARTED) or {}).get("inputs", {})
     ordered = sorted(segments, key=lambda s: (s.recording.recording_id, s.starts_ns))
     spec = ShardSpec(
         split=split,
@@ -98,19 +106,26 @@ def write_one_shard(
         seed=config.seed,
         audio_rate=config.options.audio_rate,
         imu_rate=config.options.imu_rate,
-        fingerprint=shard_fingerprint(config, ordered),
+        fingerprint=shard_fingerprint(config, ordered, facts),
     )
-    target = store(config.output)
     finished = finished_report(target, spec) if config.resume else None
-    if finished is not None and not (config.retry_failed and finished.failed):
+    if finished is not None:
         heartbeat.add(written=finished.samples, **lost_by(finished.faults))
         return finished
-    return write_shard(spec, _counted(ordered, config, heartbeat), target)
+    return write_shard(spec, _counted(ordered, config, heartbeat, facts), target)
 
 
-def shard_fingerprint(config: RunConfig, segments: Sequence[Segment]) -> str:
-    """Names all that a shard's content depends on: configuration and what its segments read."""
-    return digest([version("multimodal-align"), config.as_manifest(), _without_places(to_plain(segments))])
+def shard_fingerprint(config: RunConfig, segments: Sequence[Segment], facts: Facts) -> str:
+    """Names all that a shard's content depends on: libraries, configuration, what its segments read.
+
+    Args:
+        config: the run.
+        segments: those of the shard.
+        facts: what the run found of its inputs when it began.
+    """
+    plain = to_plain([replace(segment, inputs=()) for segment in segments])
+    contents = contents_of(segments, facts)
+    return digest([library_versions(), config.as_manifest(), _without_places(plain), contents])
 
 
 def _without_places(plain: Any) -> Any:
@@ -120,27 +135,61 @@ def _without_places(plain: Any) -> Any:
     return [_without_places(value) for value in plain] if isinstance(plain, list) else plain
 
 
-def _counted(segments: Sequence[Segment], config: RunConfig, heartbeat: Heartbeat) -> Iterator[Item]:
-    for item in _isolated(segments, config) if config.isolate else _here(segments, config):
+def _counted(
+    segments: Sequence[Segment], config: RunConfig, heartbeat: Heartbeat, facts: Facts
+) -> Iterator[Item]:
+    for item in (_isolated if config.isolate else _here)(segments, config, facts):
         heartbeat.add(**(lost_by([item]) if isinstance(item, Fault) else {"written": 1}))
         yield item
 
 
-def _isolated(segments: Sequence[Segment], config: RunConfig) -> Iterator[Item]:
+def _isolated(segments: Sequence[Segment], config: RunConfig, facts: Facts) -> Iterator[Item]:
     for segment, following in zip_longest(segments, segments[1:]):
         same = following is not None and following.recording.video.uri == segment.recording.video.uri
+        if name := replaced_since_start(segment, facts):
+            yield from _all_changed(segment, name)
+            continue
         with borrow(config) as decoder:
-            yield from decoder.samples(segment, config.options, config.sample_sha256, keep_open=same)
+            samples = decoder.samples(segment, config.options, config.sample_sha256, keep_open=same)
+            yield from unchanged(segment, samples)
 
 
-def _here(segments: Sequence[Segment], config: RunConfig) -> Iterator[Item]:
+def unchanged(segment: Segment, items: Iterable[Item]) -> Iterator[Item]:
+    """What was made of a segment's windows as long as its files stay what planning saw; then faults.
+
+    A file is looked at when the segment begins, and after each window was decoded, before it is passed on.
+    All items are taken: the decoder's last word comes after the last window.
+    """
+    watch = Watch(segment)
+    name = watch.changed()
+    for item, start in zip(items, segment.starts_ns, strict=False):
+        name = name or watch.changed()
+        yield item if name is None else _changed(segment, start, name)
+
+
+def _all_changed(segment: Segment, name: str) -> Iterator[Fault]:
+    return (_changed(segment, start, name) for start in segment.starts_ns)
+
+
+def _changed(segment: Segment, start_ns: int, name: str) -> Fault:
+    detail = (
+        f"{name} was replaced or written to while the run went on; --resume --retry-failed reads it again"
+    )
+    return Fault(segment.recording.recording_id, start_ns, "read", "input_changed", detail)
+
+
+def _here(segments: Sequence[Segment], config: RunConfig, facts: Facts) -> Iterator[Item]:
     from align.transforms.align.segment import align_segment  # heavy, and the child's own otherwise
     from align.transforms.read.kept_file import KeptFile
 
     with closing(KeptFile()) as file:
         for segment in segments:
+            if name := replaced_since_start(segment, facts):
+                yield from _all_changed(segment, name)
+                continue
             opener = opener_for(segment.recording.video.uri)
-            yield from align_segment(segment, config.options, config.sample_sha256, opener, file)
+            samples = align_segment(segment, config.options, config.sample_sha256, opener, file)
+            yield from unchanged(segment, samples)
 
 
 def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequence[Losses]) -> dict[str, Any]:
@@ -162,19 +211,24 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
         source=config.source,
         config=config.as_manifest(),
         config_sha256=config.sample_sha256,
+        config_sha256_of=config.sample_options,
+        versions=library_versions(),
         files=[file for report in reports for file in report.files],
         counts=count(sum(offered for offered, _, _ in losses), planned, reports, faults),
     )
     sums = merge_all(report.statistics for report in reports)
     content["splits"] = disjoint_splits(sums)
     _refuse_lost(target, content)
+    remember(target, [*DESCRIBING, *index_names(content["shards"], config.index_kinds)])
     content |= _indexes(target, content["shards"], config)
     statistics = write_stats(target, sums)
     write_failures(target, faults + _alike_across(content))
     write_card(target, content, statistics)
-    _leave_only(target, content)
+    content["files"] = described(target, DESCRIBING)
+    mine = {f"{REPORTS}/{report.name}.json" for report in reports}
+    _leave_only(target, content, mine)
     write_manifest(target, content)
-    keep_for_later(target, {f"{REPORTS}/{report.name}.json" for report in reports})
+    keep_for_later(target, mine)
     return content
 
 
@@ -209,9 +263,8 @@ def _refuse_lost(target: Store, content: Mapping[str, Any]) -> None:
         raise AlignError("lost_shards", detail, stage="commit")
 
 
-def _leave_only(target: Store, content: Mapping[str, Any]) -> None:
-    """Remove shards and indexes of an attempt that cut the windows differently, and temporary files."""
+def _leave_only(target: Store, content: Mapping[str, Any], reports: set[str]) -> None:
+    """Remove shards and indexes of attempts that cut the windows differently, and temporary files of ours."""
     known = {file["path"] for file in listed(content)}
-    ours = {name for name in target.names() if name.endswith(_OURS) or name.startswith(_ENERGON)}
-    for name in sorted(ours - known) + leftovers(target):
+    for name in [*former(target, known, reports), *leftovers_of(target)]:
         target.remove(name)

@@ -1,28 +1,43 @@
-"""One run at a time on one output: a lock file that says who holds it, and tells when its holder is dead.
+"""One run at a time on an output: a lock file that says who holds it, and shows when its holder is dead.
 
-On a local disk taking the lock is atomic. An object store offers no exclusive creation through Beam's file
-systems, so there the lock is written and read back: two runs that start within the same second may both pass.
+The lock of a dead run passes to exactly one successor. Whoever wants it first creates the *guard* of that
+lock, a file named after the lock's content, which only one can; under the guard it looks whether the lock
+still has that content, and replaces it. No content comes twice, so a guard created too late opens nothing.
+A holder gives its lock back under the same guard. A guard is a lock itself: that of a dead process passes on
+in the same way.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
 import socket
+import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
 
+from align.pipeline.storage.lock_files import LOCK, LockFiles, lock_files
 from align.schemas.errors import AlignError, UsageError
-from align.transforms.store.publish import Store, publish_json, read_json, strict_json
+from align.transforms.store.publish import Store, strict_json
 
-LOCK = "_work/lock"
+__all__ = ["LOCK", "Holder", "holder_of", "is_running", "locked", "refuse_if_held"]
+
 BEAT_S = 10.0
 STALE_S = 300.0
-"""A holder on another machine that has not renewed its lock for so long is taken to be dead."""
+"""A holder elsewhere that gave a sign of life within this time is alive."""
+WATCH_S = 30.0
+"""How long a lock from elsewhere is watched, without a sign, before it is taken over."""
+_BACKWARDS_S = 2.0  # by which a file server's times of change may step back
+_ATTEMPTS = 5
+
+State = Literal["alive", "dead", "unclear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +45,45 @@ class Holder:
     """The process that holds a lock.
 
     Attributes:
-        started: when the process began, in the system's own count: a process id may be given anew.
-        since: when the lock was taken, s since 1970.
-        beat: when it was last renewed.
+        started: when the process began, in the system's own count: a process id may be used again.
+        since: when the lock was taken, s since 1970, by the clock of its host; only for messages.
         token: names this taking of the lock.
+        machine: names the running system: equal hosts may be different machines.
+        space: names the process id namespace: containers number their processes independently.
     """
 
     host: str
     pid: int
     started: str
     since: float
-    beat: float
     token: str
+    machine: str = ""
+    space: str = ""
 
     @classmethod
     def here(cls) -> Holder:
         """This process, now."""
-        now = time.time()
-        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()), now, now, secrets.token_hex(8))
+        pid = os.getpid()
+        place = (_machine(), _space())
+        return cls(socket.gethostname(), pid, _started(pid), time.time(), secrets.token_hex(8), *place)
 
-    def is_alive(self) -> bool:
-        """Whether it still runs, as far as can be told from here."""
-        if self.host != socket.gethostname():
-            return time.time() - self.beat < STALE_S
+    @classmethod
+    def of(cls, data: bytes) -> Holder | None:
+        """The holder that a lock file names; None where it names none."""
+        try:
+            found = json.loads(data)
+            holder = cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found})
+        except (ValueError, TypeError, RecursionError):
+            return None
+        return holder if type(holder.pid) is int and type(holder.host) is str else None
+
+    def can_be_asked_for(self) -> bool:
+        """Whether this system can say if the process still runs: it is one of its own, as seen from here."""
+        place = (self.host, self.machine, self.space)
+        return bool(self.machine and self.space) and place == (socket.gethostname(), _machine(), _space())
+
+    def runs(self) -> bool:
+        """Whether the process runs, where :meth:`can_be_asked_for`."""
         return is_running(self.pid) and self.started == _started(self.pid)
 
 
@@ -60,7 +91,7 @@ def is_running(pid: int) -> bool:
     """Whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True  # it is another user's
@@ -76,81 +107,213 @@ def _started(pid: int) -> str:
         return ""
 
 
+def _machine() -> str:
+    """Names this boot of this machine (random(4)); without /proc, the machine by its network card."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return "" if sys.platform == "linux" else f"{uuid.getnode():012x}"
+
+
+def _space() -> str:
+    """Names the process id namespace (namespaces(7)); other systems have one."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "" if sys.platform == "linux" else "one"
+
+
 @contextmanager
-def locked(store: Store, output: str, on_loss: Callable[[AlignError], None]) -> Iterator[None]:
+def locked(
+    store: Store,
+    output: str,
+    on_loss: Callable[[AlignError], None],
+    say: Callable[[str], None] | None = None,
+) -> Iterator[None]:
     """Hold the lock of an output.
 
     Args:
         store: the output.
         output: its name, for messages.
         on_loss: called from another thread when the lock is gone: the output was removed, or taken over.
+        say: called with a line where a lock from elsewhere has to be watched; by default it goes to stderr.
 
     Raises:
         UsageError: another run holds it.
         AlignError: ``write_failed``: the output cannot be written to.
     """
-    mine = Holder.here()
-    _take(store, output, mine)
+    files = lock_files(store)
+    lock = Lock(files, output, say or _say)
+    mine = strict_json(asdict(Holder.here())).encode("ascii")
+    try:
+        lock.take(mine)
+    except OSError as error:
+        detail = f"cannot write to {output}: {error.strerror or error}; choose another --output"
+        raise AlignError("write_failed", detail, stage="write") from error
     done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(BEAT_S):
-            if _token(store) != mine.token:
-                detail = f"{output} was removed or taken over under way; run again with --resume"
-                on_loss(AlignError("output_lost", detail, stage="write"))
-                return
-            with suppress(AlignError):  # the disk may be full just now: shards will tell
-                publish_json(store, LOCK, {**asdict(mine), "beat": time.time()})
-
-    thread = threading.Thread(target=renew, daemon=True)
+    thread = threading.Thread(target=_renew, args=(files, output, mine, done, on_loss), daemon=True)
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
-        if _token(store) == mine.token:
-            store.remove(LOCK)
+        with suppress(OSError):
+            lock.give_back(mine)
+
+
+def _renew(
+    files: LockFiles, output: str, mine: bytes, done: threading.Event, on_loss: Callable[[AlignError], None]
+) -> None:
+    while not done.wait(BEAT_S):
+        try:
+            if files.read(LOCK) == mine:
+                files.touch(LOCK)
+                continue
+        except OSError:  # a file server that does not answer just now; the lock is lost when it says so
+            continue
+        detail = f"{output} was removed or taken over under way; run again with --resume"
+        on_loss(AlignError("output_lost", detail, stage="write"))
+        return
+
+
+class Lock:
+    """Taking and giving back, in terms of whole operations on small files."""
+
+    def __init__(self, files: LockFiles, output: str, say: Callable[[str], None]) -> None:
+        self._files, self._output, self._say = files, output, say
+
+    def take(self, mine: bytes, path: str = LOCK) -> None:
+        """Take the lock, or a guard.
+
+        Raises:
+            UsageError: another run holds it.
+            OSError: the output cannot be written to.
+        """
+        for _ in range(_ATTEMPTS):
+            if self._files.create(path, mine) or self._taken_over(path, mine):
+                break
+        else:
+            raise self._just_begun()
+        if self._files.read(path) != mine:  # a bucket has no exclusive creation
+            raise self._just_begun()
+        if path == LOCK:
+            for guard in set(self._files.guards()) - {guard_of(mine)}:
+                self._files.remove(guard)  # of locks that are gone: they open nothing any more
+
+    def give_back(self, mine: bytes) -> None:
+        """Remove the lock if it is still that of ``mine``."""
+        if self._files.read(LOCK) != mine:
+            return
+        guard = guard_of(mine)
+        if self._files.create(guard, mine):
+            if self._files.read(LOCK) == mine:
+                self._files.remove(LOCK)
+            self._files.remove(guard)
+
+    def _taken_over(self, path: str, mine: bytes) -> bool:
+        """Succeed a dead holder; False where the file has gone meanwhile."""
+        found = self._files.read(path)
+        if found is None:
+            return False
+        self._refuse_unless_dead(path, found)
+        guard = guard_of(found, path)
+        self.take(mine, guard)
+        try:
+            if self._files.read(path) != found:
+                return False
+            self._files.replace(path, mine)
+        finally:
+            if self._files.read(guard) == mine:
+                self._files.remove(guard)
+        return True
+
+    def _refuse_unless_dead(self, path: str, found: bytes) -> None:
+        state = state_of(self._files, path, found)
+        if state == "unclear":
+            self._say(
+                f"{self._output} holds the lock of {_named(found)}, which this machine cannot ask for; "
+                f"watching {WATCH_S:g} s for a sign of life before taking over"
+            )
+            state = "alive" if _gives_sign(self._files, path) else "dead"
+        if state == "alive":
+            raise held(self._output, found)
+
+    def _just_begun(self) -> UsageError:
+        return UsageError(f"another run has just begun to write to {self._output}", code="locked")
+
+
+def guard_of(content: bytes, path: str = LOCK) -> str:
+    """The file under which the lock or guard at a path, with this content, changes hands."""
+    return f"{LOCK}.after-{hashlib.sha256(path.encode() + content).hexdigest()[:16]}"
+
+
+def state_of(files: LockFiles, path: str, found: bytes) -> State:
+    """Whether the holder that a lock names still runs, as far as can be told at once.
+
+    A file that names no holder is a lock in the making, or a damaged one: its age decides.
+    """
+    holder = Holder.of(found)
+    if holder is not None and holder.can_be_asked_for():
+        return "alive" if holder.runs() else "dead"
+    age = files.age_s(path)
+    return "alive" if age is None or -_BACKWARDS_S <= age < STALE_S else "unclear"
+
+
+def _gives_sign(files: LockFiles, path: str) -> bool:
+    """Watch a lock for so long that a living holder touches it several times."""
+    before, end = files.sign(path), time.monotonic() + WATCH_S
+    while time.monotonic() < end:
+        time.sleep(min(1.0, WATCH_S / 10))
+        with suppress(OSError):
+            if files.sign(path) != before:
+                return True
+    return False
 
 
 def holder_of(store: Store) -> Holder | None:
     """Who holds the lock of an output, alive or not; None where nobody does or the file says nothing."""
-    try:
-        return Holder(**read_json(store, LOCK))
-    except (FileNotFoundError, NotADirectoryError, AlignError, TypeError):
-        return None
+    data = lock_files(store).read(LOCK)
+    return None if data is None else Holder.of(data)
 
 
 def refuse_if_held(store: Store, output: str) -> None:
-    """Refuse to touch an output on which a run is under way.
+    """Refuse to touch an output on which a run is known to be under way.
 
     Raises:
         UsageError: another run holds it.
     """
-    holder = holder_of(store)
-    if holder is not None and holder.is_alive():
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
-        who = f"process {holder.pid} on {holder.host}, since {since}"
-        raise UsageError(f"another run is writing to {output} ({who}); wait for it or stop it", code="locked")
-
-
-def _take(store: Store, output: str, mine: Holder) -> None:
-    refuse_if_held(store, output)
-    store.remove(LOCK)
+    files = lock_files(store)
     try:
-        stream = store.create(LOCK)
-        stream.write(strict_json(asdict(mine)).encode("ascii"))
-        store.seal(stream)
-    except FileExistsError:
-        refuse_if_held(store, output)
-        raise UsageError(f"another run has just begun to write to {output}", code="locked") from None
-    except OSError as error:
-        detail = f"cannot write to {output}: {error.strerror or error}; choose another --output"
-        raise AlignError("write_failed", detail, stage="write") from error
-    if _token(store) != mine.token:
-        raise UsageError(f"another run has just begun to write to {output}", code="locked")
+        found = files.read(LOCK)
+        alive = found is not None and state_of(files, LOCK, found) == "alive"
+    except OSError:  # said when the lock is to be taken
+        return
+    if found is not None and alive:
+        raise held(output, found)
 
 
-def _token(store: Store) -> Any:
-    holder = holder_of(store)
-    return holder and holder.token
+def held(output: str, found: bytes) -> UsageError:
+    """What a second run is told."""
+    holder = Holder.of(found)
+    detail = f"another run is writing to {output} ({_named(found)}); wait for it or stop it"
+    if holder is None or not holder.can_be_asked_for():
+        detail += f"; if it died, try again {STALE_S:g} s after that"
+    return UsageError(detail, code="locked")
+
+
+def _named(found: bytes) -> str:
+    holder = Holder.of(found)
+    if holder is None:
+        return "a process that left no name"
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
+    except (TypeError, ValueError, OverflowError, OSError):
+        since = "an unknown time"
+    host = "".join(c for c in holder.host[:80] if c.isprintable())
+    return f"process {holder.pid} on {host}, since {since}"
+
+
+def _say(line: str) -> None:
+    print(f"align: {line}", file=sys.stderr, flush=True)

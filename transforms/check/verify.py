@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import COLUMNS, SCHEMA_VERSION, arrow_schema
+from align.transforms.check.manifest import check_description
 from align.transforms.check.rows import Expected, check_row
 from align.transforms.formats.webdataset import parts, read_rows
 from align.transforms.index.check import check_indexes
-from align.transforms.store.publish import Store, digest, leftovers, local, read_json
+from align.transforms.store.publish import Store, digest, local, read_json
 from align.transforms.write.manifest import FAILURES, MANIFEST, Counts
+from align.transforms.write.names import leftovers_of
 from align.transforms.write.row import from_batch
 from align.transforms.write.shard import ShardFile
 from align.transforms.write.stats import STATS, Collector, as_json
@@ -176,7 +178,7 @@ class _Check:
 
     def unlisted(self, listed: set[Any]) -> Iterator[Problem]:
         """Files that a reader's pattern would take for a part of the data set."""
-        left = set(leftovers(self.store))
+        left = set(leftovers_of(self.store))
         for name in self.store.names():
             if name in left:
                 yield Problem(name, "leftover", "was left behind by a run that died: align clean removes it")
@@ -243,6 +245,8 @@ class _Check:
         """The files beside the shards, and what the manifest says of the splits."""
         try:
             for told in check_indexes(self.store, self.manifest):
+                yield Problem(*told)
+            for told in check_description(self.store, self.manifest):
                 yield Problem(*told)
             for split, said in self.manifest.get("splits", {}).items():
                 groups = sum(split in splits for splits in self.groups.values())

@@ -228,7 +228,7 @@ def temp_name(path: str) -> str:
 
 
 def leftovers(store: Store) -> list[str]:
-    """Temporary files that runs which died left behind, sorted."""
+    """Temporary files below a folder, of whatever run, sorted."""
     return [name for name in store.names() if _TEMP.match(name.rpartition("/")[2])]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import SCHEMA_VERSION
-from align.transforms.store.publish import Store, publish, publish_json, strict_json
+from align.transforms.store.publish import Store, digest, publish, publish_json, strict_json
 from align.transforms.write.shard import ShardFile, ShardReport, fault_order
 from align.transforms.write.stats import Statistics, groups
 
@@ -80,8 +80,23 @@ def manifest(
     config_sha256: str,
     files: Iterable[ShardFile],
     counts: Counts,
+    config_sha256_of: Iterable[str] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The content of ``manifest.json``, shards sorted by path."""
+    """The content of ``manifest.json``, shards sorted by path.
+
+    Args:
+        align_version: that wrote it.
+        source: where the recordings come from.
+        config: every option that the content depends on.
+        config_sha256: digest of those that a sample's bytes depend on.
+        files: the shards.
+        counts: what became of the planned windows.
+        config_sha256_of: the names in ``config`` that ``config_sha256`` is the digest of, see
+            :func:`align.schemas.wire.json_digest`.
+        versions: of the libraries that made the data.
+    """
+    more = {"config_sha256_of": config_sha256_of and sorted(config_sha256_of), "versions": versions}
     return {
         "schema_version": SCHEMA_VERSION,
         "align_version": align_version,
@@ -90,12 +105,22 @@ def manifest(
         "config_sha256": config_sha256,
         "shards": [asdict(file) for file in sorted(files, key=lambda file: file.path)],
         "counts": asdict(counts),
+        **{name: value for name, value in more.items() if value is not None},
     }
 
 
 def listed(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Every shard and index file that a manifest lists: at least path, bytes and sha256 of each."""
-    return [entry for kind in ("shards", "index", "loader_index") for entry in content.get(kind, ())]
+    """Every file that a manifest lists: at least path, bytes and sha256 of each."""
+    return [entry for kind in ("shards", "index", "loader_index", "files") for entry in content.get(kind, ())]
+
+
+def described(store: Store, paths: Iterable[str]) -> list[dict[str, Any]]:
+    """The manifest's ``files``: card, statistics, failures, as far as they are there; sorted by path."""
+    return [
+        {"path": path, "bytes": size, "sha256": sha256}
+        for path in sorted(set(paths) & set(store.names()))
+        for size, sha256 in [digest(store, path)]
+    ]
 
 
 def disjoint_splits(statistics: Statistics) -> dict[str, dict[str, int]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow as pa
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.sample import Sample
+from align.schemas.wire import json_digest
 from align.transforms.formats.parquet import ParquetShard
 from align.transforms.formats.webdataset import TarShard, describe, kinds
 from align.transforms.stages import count, stage
@@ -97,6 +98,7 @@ class ShardReport:
         samples: how many were written (to each format); with none there is no file.
         statistics: partial, over its samples.
         faults: sorted by recording and start.
+        recordings: ids of all whose windows it holds or lost, sorted.
         seconds: wall time spent on ``read`` (waiting for samples), ``spool`` and ``write``.
     """
 
@@ -107,6 +109,7 @@ class ShardReport:
     files: tuple[ShardFile, ...] = ()
     statistics: Statistics = Statistics()
     faults: tuple[Fault, ...] = ()
+    recordings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
@@ -115,8 +118,9 @@ class ShardReport:
         return sum(fault.windows for fault in self.faults if fault.outcome == "failed")
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as a JSON object, without times: equal shards have equal reports."""
-        return {name: value for name, value in asdict(self).items() if name != "seconds"}
+        """The report as a JSON object with its own digest, without times: equal shards have equal reports."""
+        content = {name: value for name, value in asdict(self).items() if name != "seconds"}
+        return {**content, "sha256": json_digest(content)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ShardReport:
@@ -124,17 +128,25 @@ class ShardReport:
 
         Raises:
             KeyError, TypeError: it is not one.
+            ValueError: it was altered.
         """
+        value = dict(value)
+        if value.pop("sha256") != json_digest(value):
+            raise ValueError("the report is not what its digest says")
         parts = {
             "files": tuple(ShardFile(**f) for f in value["files"]),
             "statistics": Statistics(value["statistics"]["sums"]),
             "faults": tuple(Fault(**f) for f in value["faults"]),
+            "recordings": tuple(value["recordings"]),
         }
         return cls(**{**value, **parts})
 
 
 def write_shard(spec: ShardSpec, rows: Iterable[Item], store: Store) -> ShardReport:
     """Write a shard and its report.
+
+    The report is published once all bytes are written, before the files get their names: whatever lies there
+    under such a name, a report lists it, and a shard is finished when its files are what the report says.
 
     The files depend on the set of samples alone, not on the order in which they come: samples are
     spooled, then written in :func:`write_order`. Memory holds one row group, whatever the shard's size.
@@ -145,7 +157,7 @@ def write_shard(spec: ShardSpec, rows: Iterable[Item], store: Store) -> ShardRep
         store: where it goes.
 
     Raises:
-        AlignError: ``write_failed``; ``duplicate_key``, two samples bear one key; ``bad_media``. No report
+        AlignError: ``write_failed``; ``duplicate_key``, two samples bear one key; ``bad_media``. No file
             appears then.
     """
     clock = _Clock()
@@ -153,28 +165,39 @@ def write_shard(spec: ShardSpec, rows: Iterable[Item], store: Store) -> ShardRep
     collector = Collector()
     faults: list[Fault] = []
     heads: list[Head] = []
+    recordings: set[str] = set()
     with Spool(schema) as spool:
         for item in clock.timed("read", rows):
             if isinstance(item, Fault):
                 faults.append(item)
+                recordings.add(item.recording_id)
                 continue
             with stage("write"):
                 batch = to_batch(to_row(item), schema) if isinstance(item, Sample) else item
                 row = from_batch(batch)
                 collector.add(row)
+                recordings.add(row["recording_id"])
                 heads.append(Head(row["key"], kinds(row), _leaves(describe(row)), spool.append(batch)))
         _check_unique(spec, heads)
         order = write_order(heads, spec.seed)
+        report = ShardReport(
+            spec.name, spec.split, spec.fingerprint, len(heads), (), collector.result(),
+            tuple(sorted(faults, key=fault_order)), tuple(sorted(recordings)), clock.seconds,
+        )  # fmt: skip
+
+        def announce(files: tuple[ShardFile, ...]) -> None:
+            nonlocal report
+            report = replace(report, files=files)
+            publish_json(store, spec.report_path, report.as_dict())
+
         with stage("write"):
-            files = _write_files(spec, store, (spool[head.place] for head in order)) if order else ()
-        count("write", len(heads), sum(file.bytes for file in files))
+            if order:
+                _write_files(spec, store, (spool[head.place] for head in order), announce)
+            else:
+                announce(())
+        count("write", len(heads), sum(file.bytes for file in report.files))
         clock.lap("write")
     pa.default_memory_pool().release_unused()  # a row group's memory, while the next shard is read
-    report = ShardReport(
-        spec.name, spec.split, spec.fingerprint, len(heads), files, collector.result(),
-        tuple(sorted(faults, key=fault_order)), clock.seconds,
-    )  # fmt: skip
-    publish_json(store, spec.report_path, report.as_dict())
     return report
 
 
@@ -221,7 +244,7 @@ def finished_report(store: Store, spec: ShardSpec) -> ShardReport | None:
     try:
         report = ShardReport.from_dict(read_json(store, spec.report_path))
         whole = all(digest(store, f.path) == (f.bytes, f.sha256) for f in report.files)
-    except (FileNotFoundError, AlignError, KeyError, TypeError, AttributeError):
+    except (OSError, AlignError, LookupError, TypeError, ValueError, AttributeError):
         return None
     formats = {f.format for f in report.files} if report.samples else set(spec.formats)
     same = (
@@ -242,8 +265,13 @@ def _check_unique(spec: ShardSpec, heads: Sequence[Head]) -> None:
         raise AlignError("duplicate_key", detail, stage="write")
 
 
-def _write_files(spec: ShardSpec, store: Store, batches: Iterable[pa.RecordBatch]) -> tuple[ShardFile, ...]:
-    """All formats from one pass over the batches."""
+def _write_files(
+    spec: ShardSpec,
+    store: Store,
+    batches: Iterable[pa.RecordBatch],
+    announce: Callable[[tuple[ShardFile, ...]], None],
+) -> None:
+    """All formats from one pass over the batches; what is going to lie there is announced before it does."""
     with ExitStack() as stack:
         made = [(fmt, stack.enter_context(publish(store, spec.path(fmt)))) for fmt in spec.formats]
         writers = [_writer(spec, fmt, publication) for fmt, publication in made]
@@ -257,7 +285,12 @@ def _write_files(spec: ShardSpec, store: Store, batches: Iterable[pa.RecordBatch
                     writer.write(from_batch(batch))
         for writer in writers:
             writer.close()
-    return tuple(ShardFile(p.path, fmt, spec.split, samples, p.bytes, p.sha256) for fmt, p in made)
+        announce(
+            tuple(
+                ShardFile(p.path, fmt, spec.split, samples, p.stream.tell(), p.stream.sha256)
+                for fmt, p in made
+            )
+        )
 
 
 def _writer(spec: ShardSpec, fmt: Format, publication: Publication) -> ParquetShard | TarShard:
