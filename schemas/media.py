@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from align.schemas.time import TimeSpan
+from align.schemas.time import NS, TimeSpan
+from align.schemas.wire import OMIT_NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class VideoInfo:
         sample_aspect: width of a pixel over its height.
         shortfall_ns: how much of what the header promises, at its end, is not in the file; 0 where it does
             not say.
+        slow_age_ns: three median distances of the recording's frames, where that is more than a second.
     """
 
     index: int
@@ -44,6 +46,12 @@ class VideoInfo:
     bytes_per_s: float = 0.0
     sample_aspect: Fraction = Fraction(1)
     shortfall_ns: int = 0
+    slow_age_ns: int | None = field(default=None, metadata=OMIT_NONE)
+
+    @property
+    def max_age_ns(self) -> int:
+        """How old a picture may be unless a bound is asked for: a second, or what a slow recording needs."""
+        return max(NS, self.slow_age_ns or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class WindowBuilder:
         Raises:
             AlignError: a picture that decoded cannot be brought into shape.
         """
+        self._quality["image_max_age_ns"] = self._max_age_ns
         pictures = self._pictures()
         image, audio, imu, narrations = self._image(pictures), self._audio(), self._imu_window(), self._text()
         recording = self._recording
@@ -93,9 +94,24 @@ class WindowBuilder:
 
     def _pictures(self) -> dict[int, EncodedImage | None]:
         """Target time -> picture. A frame that several targets share is encoded once."""
-        encoded = {f.time_ns: self._encode(f) for f in self._media.frames if f is not None}
-        pairs = zip(self._media.request.targets_ns, self._media.frames, strict=True)
-        return {target: None if frame is None else encoded[frame.time_ns] for target, frame in pairs}
+        pairs = [*zip(self._media.request.targets_ns, self._media.frames, strict=True)]
+        serving = {t: f for t, f in pairs if f is not None and not self._is_stale(f, t)}
+        encoded = {
+            time_ns: self._encode(f) for time_ns, f in {f.time_ns: f for f in serving.values()}.items()
+        }
+        return {
+            target: encoded[serving[target].time_ns] if target in serving else None for target, _ in pairs
+        }
+
+    @property
+    def _max_age_ns(self) -> int | None:
+        asked, video = self._options.max_image_age_ns, self._segment.media.video
+        return video.max_age_ns if asked == 0 and video is not None else asked or None
+
+    def _is_stale(self, frame: DecodedFrame, target: int) -> bool:
+        """Whether the frame on screen came too long before the target to show that moment."""
+        bound = self._max_age_ns
+        return bound is not None and frame.time_ns <= target - bound
 
     def _encode(self, frame: DecodedFrame) -> EncodedImage | None:
         if self._is_redacted(frame.time_ns):
@@ -126,8 +142,10 @@ class WindowBuilder:
 
     def _image_reason(self, target: int) -> Reason:
         frame = self._media.frames[self._media.request.targets_ns.index(target)]
-        if frame is not None or self._is_redacted(target):
-            return Reason.REDACTED  # a frame that is there and yet gave no picture was blanked
+        if self._is_redacted(target):
+            return Reason.REDACTED
+        if frame is not None:  # a frame that is there and yet gave no picture is too old, or was blanked
+            return Reason.GAP if self._is_stale(frame, target) else Reason.REDACTED
         return Reason.DECODE_ERROR if self._media.frame_error else Reason.NO_COVERAGE
 
     def _is_redacted(self, time_ns: int) -> bool:

@@ -7,7 +7,7 @@ first packets are read: times of later packets follow from its sample tables, so
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -143,6 +143,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -
     offset = clock_offset_ns(container)
     base = time_base(stream)
     frame_ticks = _frame_ticks(first, stream)
+    shown = (p.pts for p in first if p.shown)
     start = _first_shown(container, stream, first)
     by_tables = "mov" in container.format.name and not file.is_fragmented
     survey = _survey_tables(container, stream, file) if by_tables else _survey_tail(container, stream)
@@ -165,6 +166,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -
         bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
         shortfall_ns=ticks_to_ns(max(survey.promised - survey.held, 0), base),
+        slow_age_ns=_slow_age_ns([*(() if by_tables else shown), *survey.times], base),
     )
 
 
@@ -175,6 +177,15 @@ def _frame_ticks(packets: list[_Timed], stream: VideoStream) -> int:
         return median_low(b - a for a, b in pairwise(shown))
     rate = stream.average_rate
     return packets[0].duration or (round(1 / (rate * time_base(stream))) if rate else 1) or 1
+
+
+def _slow_age_ns(times: Sequence[int], base: Fraction) -> int | None:
+    """Three median distances of frames where that is more than a second: of time-lapses, slides, webcams."""
+    if len(times) < 2 or 6 * (max(times) - min(times)) * base <= len(times) - 1:
+        return None  # no more than half of the distances can be as long as twice their mean
+    ascending = sorted(set(times))
+    age_ns = round_ties_up(3 * median_low(b - a for a, b in pairwise(ascending)) * base * NS)
+    return age_ns if age_ns > NS else None
 
 
 def _first_shown(container: InputContainer, stream: VideoStream, packets: list[_Timed]) -> int:
@@ -217,6 +228,7 @@ class _Survey:
         promised: when the video ends by the header; 0 where it does not say.
         held: when what the file holds ends.
         delay: a keyframe is shown at most so long after its decoding; None where that is not known.
+        times: of all frames, or of those at the end where only the ends of the file were read.
     """
 
     last_pts: int
@@ -226,6 +238,7 @@ class _Survey:
     promised: int = 0
     held: int = 0
     delay: int | None = None
+    times: Sequence[int] = ()
 
 
 def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload) -> _Survey:
@@ -237,12 +250,14 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
     container.flags |= _NO_PARSE
     rewind(container)
     last, size, keyframes, held = (stream.start_time or 0, 0), 0, [], None
+    times: list[int] = []
     delay, least = 0, 0  # of keyframes the longest, of all packets the shortest
     for packet in _timed_packets(container, stream):
         size += packet.size
         least = min(least, packet.delay)
         if packet.shown:
             last = max(last, (packet.pts, packet.duration))
+            times.append(packet.pts)
             if packet.keyframe:
                 keyframes.append(packet.pts)
                 delay = max(delay, packet.delay)
@@ -250,7 +265,7 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
                 held = packet.pts if held is None else min(held, packet.pts)
     end = sum(last)
     held = end if held is None else held
-    return _Survey(*last, tuple(sorted(keyframes)), size, end, held, None if least < 0 else delay)
+    return _Survey(*last, tuple(sorted(keyframes)), size, end, held, None if least < 0 else delay, times)
 
 
 def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:
@@ -266,7 +281,8 @@ def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:
         shown = [(p.pts, p.duration) for p in _timed_packets(container, stream) if p.shown]
         if shown:
             last = max(shown)
-            return _Survey(*last, keyframes, promised=_tagged_end(stream), held=sum(last))
+            times = [pts for pts, _ in shown]
+            return _Survey(*last, keyframes, promised=_tagged_end(stream), held=sum(last), times=times)
     return _Survey(stream.start_time or 0, stream.duration or 0, keyframes)
 
 
