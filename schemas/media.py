@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from align.schemas.errors import Reason
 from align.schemas.time import NS, TimeSpan
 from align.schemas.wire import OMIT_NONE
 
@@ -29,6 +30,8 @@ class VideoInfo:
         sample_aspect: width of a pixel over its height.
         shortfall_ns: how much of what the header promises, at its end, is not in the file; 0 where it does
             not say.
+        crop: left, top, width and height of the part of the stored picture that is meant to be seen, where
+            the container says so.
         slow_age_ns: three median distances of the recording's frames, where that is more than a second.
     """
 
@@ -46,6 +49,7 @@ class VideoInfo:
     bytes_per_s: float = 0.0
     sample_aspect: Fraction = Fraction(1)
     shortfall_ns: int = 0
+    crop: tuple[int, int, int, int] | None = field(default=None, metadata=OMIT_NONE)
     slow_age_ns: int | None = field(default=None, metadata=OMIT_NONE)
 
     @property
@@ -67,13 +71,34 @@ class AudioInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedTrack:
+    """A track of picture or sound (``kind``) that cannot be decoded, and why (a ``Reason`` value)."""
+
+    index: int
+    kind: str
+    codec: str
+    reason: str
+
+    def __str__(self) -> str:
+        what = f"{self.kind} stream {self.index}"
+        if self.reason == Reason.ENCRYPTED:
+            return f"{what} ({self.codec}) is encrypted; decrypt the file first"
+        return f"{what} is of a codec not known here ({self.codec}); re-encode it, e.g. to H.264 or AAC"
+
+
+@dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """A probed container: the streams that serve as video and audio, and how many of each it holds."""
+    """A probed container: the streams that serve as video and audio, all in words, and the closed ones."""
 
     format: str
     video: VideoInfo | None
     audio: AudioInfo | None
     streams: tuple[str, ...] = ()
+    closed: tuple[ClosedTrack, ...] | None = field(default=None, metadata=OMIT_NONE)
+
+    def closed_of(self, kind: str) -> ClosedTrack | None:
+        """The first track of a kind that cannot be decoded."""
+        return next((track for track in self.closed or () if track.kind == kind), None)
 
 
 @dataclass(frozen=True, slots=True)

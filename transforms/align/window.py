@@ -124,12 +124,20 @@ class WindowBuilder:
                 size=self._options.image_size,
                 stereo_left=self._recording.stereo,
                 sample_aspect=video.sample_aspect if video else Fraction(1),
+                crop=self._crop(frame),
             )
         self._quality["tone_mapped"] = picture.tone_mapped
         with stage("encode"):
             jpeg = encode_jpeg(picture, self._options.jpeg_quality)
         count("encode", 1, len(jpeg))
         return EncodedImage(jpeg, picture.time_ns)
+
+    def _crop(self, frame: DecodedFrame) -> tuple[int, int, int, int] | None:
+        """The part that the container says is to be seen: of pictures as large as its header says."""
+        video = self._segment.media.video
+        if video is None or (frame.frame.width, frame.frame.height) != (video.width, video.height):
+            return None
+        return video.crop
 
     def _image(self, pictures: dict[int, EncodedImage | None]) -> EncodedImage | None:
         target = anchor_time(self._window)
@@ -154,7 +162,8 @@ class WindowBuilder:
     def _audio(self) -> EncodedAudio | None:
         info, span, stream = self._segment.media.audio, self._media.request.audio, self._media.audio_stream
         if info is None or span is None or stream is None:
-            self._missing["audio"] = Reason.NOT_RECORDED
+            closed = self._segment.media.closed_of("audio") if self._recording.audio is not None else None
+            self._missing["audio"] = Reason.NOT_RECORDED if closed is None else Reason(closed.reason)
             return None
         offset = self._clock_offset_ns
         try:

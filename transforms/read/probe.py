@@ -7,7 +7,7 @@ first packets are read: times of later packets follow from its sample tables, so
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -22,11 +22,13 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from align.schemas.errors import AlignError
-from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
+from align.schemas.media import AudioInfo, ClosedTrack, MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.guard import Opener, open_bytes, open_media
 from align.transforms.read.payload import Payload
+from align.transforms.read.track import Crop
+from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 
 _FIRST_PACKETS = 32
 _NO_PARSE = 0x20  # AVFMT_FLAG_NOPARSE, libavformat/avformat.h
@@ -48,7 +50,8 @@ def probe_media(
         opener: opens the URI as a seekable file object.
 
     Returns:
-        The streams chosen; ``video`` or ``audio`` is None where the container holds none that has data.
+        The streams chosen; ``video`` or ``audio`` is None where the container holds none that has data and
+        can be decoded; ``closed`` names those that cannot.
 
     Raises:
         AlignError: what :func:`~align.transforms.read.guard.open_media` raises; ``no_such_stream`` where an
@@ -57,13 +60,18 @@ def probe_media(
     file = Payload(open_bytes(uri, opener))
     container = open_media(uri, lambda _: file)
     try:
-        video = choose_stream(container, "video", video_index)
-        audio = choose_stream(container, "audio", audio_index)
+        tracks = tracks_of(file, container.format.name)
+        closed = {t.index: t for t in closed_tracks(container, tracks)}
+        video = choose_stream(container, "video", video_index, closed)
+        audio = choose_stream(container, "audio", audio_index, closed)
         return MediaInfo(
             format=container.format.name,
-            video=_video_info(container, video, file) if isinstance(video, VideoStream) else None,
+            video=_video_info(container, video, file, track_of(tracks, video).crop)
+            if isinstance(video, VideoStream)
+            else None,
             audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
             streams=tuple(_describe(s) for s in container.streams),
+            closed=tuple(closed.values()) or None,
         )
     except av.error.FFmpegError as e:
         raise AlignError("bad_container", f"{uri!r} cannot be demuxed: {e.strerror}", stage="probe") from e
@@ -72,9 +80,16 @@ def probe_media(
         file.close()
 
 
-def choose_stream(container: InputContainer, kind: str, index: int | None) -> Stream | None:
-    """The stream asked for; else the first one marked default, else the first; never a cover picture."""
+def choose_stream(
+    container: InputContainer, kind: str, index: int | None, closed: Mapping[int, ClosedTrack]
+) -> Stream | None:
+    """The stream asked for; else the first one marked default, else the first; never a cover picture.
+
+    Streams that cannot be decoded are passed over.
+    """
     if index is not None:
+        if index in closed and closed[index].kind == kind:
+            return None
         asked = container.streams[index] if 0 <= index < len(container.streams) else None
         if asked is None or asked.type != kind or asked.codec_context is None:
             raise AlignError(
@@ -82,8 +97,16 @@ def choose_stream(container: InputContainer, kind: str, index: int | None) -> St
             )
         return asked
     real = [s for s in container.streams if s.type == kind and not s.disposition & Disposition.attached_pic]
-    filled = [s for s in real if s.codec_context is not None and s.time_base and not _is_empty(s)]
+    filled = [s for s in real if s.index not in closed and s.time_base and not _is_empty(s)]
     return min(filled, key=lambda s: (not s.disposition & Disposition.default, s.index), default=None)
+
+
+def no_video(media: MediaInfo, name: str) -> AlignError:
+    """Why a medium gives no picture: it holds none, or none that can be decoded."""
+    closed = media.closed_of("video")
+    if closed is None:
+        return AlignError("no_video", f"{name} holds no video stream; check the file", stage="probe")
+    return AlignError(closed.reason, f"{name}: {closed}", stage="probe")
 
 
 def _is_empty(stream: Stream) -> bool:
@@ -136,7 +159,9 @@ def _first_packets(container: InputContainer, stream: Stream) -> list[_Timed]:
     return first
 
 
-def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -> VideoInfo | None:
+def _video_info(
+    container: InputContainer, stream: VideoStream, file: Payload, crop: Crop | None
+) -> VideoInfo | None:
     first = _first_packets(container, stream)
     if not first:
         return None
@@ -166,6 +191,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -
         bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
         shortfall_ns=ticks_to_ns(max(survey.promised - survey.held, 0), base),
+        crop=crop,
         slow_age_ns=_slow_age_ns([*(() if by_tables else shown), *survey.times], base),
     )
 
