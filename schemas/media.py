@@ -32,6 +32,7 @@ class VideoInfo:
             not say.
         crop: left, top, width and height of the part of the stored picture that is meant to be seen, where
             the container says so.
+        is_nominal: the container gives pictures places on a grid, and no times of their own (AVI).
         slow_age_ns: three median distances of the recording's frames, where that is more than a second.
     """
 
@@ -50,6 +51,7 @@ class VideoInfo:
     sample_aspect: Fraction = Fraction(1)
     shortfall_ns: int = 0
     crop: tuple[int, int, int, int] | None = field(default=None, metadata=OMIT_NONE)
+    is_nominal: bool | None = field(default=None, metadata=OMIT_NONE)
     slow_age_ns: int | None = field(default=None, metadata=OMIT_NONE)
 
     @property

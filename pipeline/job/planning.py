@@ -167,6 +167,11 @@ def _notes(
 ) -> Iterator[Fault]:
     """What costs no window and yet should be known."""
     notes = [(f"no_{kind}", why) for kind, why in recording.absent.items()]
+    if video.is_nominal:
+        detail = (
+            f"{recording.video.name} is an AVI: its pictures have places on a grid, and no times of their own"
+        )
+        notes.append(("nominal_times", detail))
     closed = media.closed_of("audio") if recording.audio is not None and media.audio is None else None
     if closed is not None:
         notes.append((closed.reason, f"{recording.video.name}: {closed}"))

@@ -144,6 +144,8 @@ class WindowBuilder:
         image = pictures[target]
         if image is not None:
             self._quality["image_offset_ns"] = image.time_ns - target
+            video = self._segment.media.video
+            self._quality["image_time_quality"] = "nominal" if video and video.is_nominal else None
         else:
             self._missing["image"] = self._image_reason(target)
         return image

@@ -14,12 +14,14 @@ from pathlib import Path
 from statistics import median_low
 
 import av
+from av.packet import Packet
 
 from align.schemas.errors import AlignError
 from align.schemas.media import ClosedTrack
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.guard import open_bytes, open_media
+from align.transforms.read.nominal import is_nominal, lacks_order, presented
 from align.transforms.read.track import Track
 from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 from align.transforms.tables.table import survey_imu
@@ -90,7 +92,11 @@ def inspect_imu(path: str) -> StreamView:
 
 def _gather(container: av.container.InputContainer, times: dict[int, _Times], offset: int) -> str | None:
     try:
-        for packet in container.demux():
+        packets: Iterator[Packet[av.stream.Stream]] = container.demux()
+        for stream in container.streams:
+            if lacks_order(container, stream):
+                packets = presented((p for p in packets if p.size), stream)
+        for packet in packets:
             if packet.pts is None or packet.time_base is None or packet.is_discard:
                 continue
             base = Fraction(packet.time_base)
@@ -149,6 +155,8 @@ def _facts(stream: av.stream.Stream, track: Track, times: _Times, offset: int) -
             varies = max(steps) - min(steps) > step // 2
             yield f"{NS / step:.3f} fps{', variable' if varies else ''}"
         yield f"{len(times.spans):,} frames, {times.keyframes:,} keyframes"
+        if is_nominal(stream.container):
+            yield "times by the container's grid, none of their own"
         if track.crop:
             left, top, width, height = track.crop
             yield f"{width}x{height} of it to be seen, from {left}, {top} on"

@@ -26,6 +26,7 @@ from align.schemas.media import AudioInfo, ClosedTrack, MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.guard import Opener, open_bytes, open_media
+from align.transforms.read.nominal import is_nominal
 from align.transforms.read.payload import Payload
 from align.transforms.read.track import Crop
 from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
@@ -192,6 +193,7 @@ def _video_info(
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
         shortfall_ns=ticks_to_ns(max(survey.promised - survey.held, 0), base),
         crop=crop,
+        is_nominal=is_nominal(container) or None,
         slow_age_ns=_slow_age_ns([*(() if by_tables else shown), *survey.times], base),
     )
 
