@@ -33,6 +33,8 @@ class VideoInfo:
         crop: left, top, width and height of the part of the stored picture that is meant to be seen, where
             the container says so.
         is_nominal: the container gives pictures places on a grid, and no times of their own (AVI).
+        is_reconfigured: packets refer to several sets of decoder parameters.
+        has_layers: further views are coded beside the base view, which is what is decoded (MV-HEVC).
         slow_age_ns: three median distances of the recording's frames, where that is more than a second.
     """
 
@@ -52,6 +54,8 @@ class VideoInfo:
     shortfall_ns: int = 0
     crop: tuple[int, int, int, int] | None = field(default=None, metadata=OMIT_NONE)
     is_nominal: bool | None = field(default=None, metadata=OMIT_NONE)
+    is_reconfigured: bool | None = field(default=None, metadata=OMIT_NONE)
+    has_layers: bool | None = field(default=None, metadata=OMIT_NONE)
     slow_age_ns: int | None = field(default=None, metadata=OMIT_NONE)
 
     @property

@@ -172,6 +172,9 @@ def _notes(
             f"{recording.video.name} is an AVI: its pictures have places on a grid, and no times of their own"
         )
         notes.append(("nominal_times", detail))
+    if video.has_layers:
+        detail = f"{recording.video.name} is spatial video (MV-HEVC): its pictures are the base view"
+        notes.append(("base_view", detail))
     closed = media.closed_of("audio") if recording.audio is not None and media.audio is None else None
     if closed is not None:
         notes.append((closed.reason, f"{recording.video.name}: {closed}"))

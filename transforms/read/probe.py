@@ -28,7 +28,7 @@ from align.transforms.read.container import clock_offset_ns, packets_of, rewind,
 from align.transforms.read.guard import Opener, open_bytes, open_media
 from align.transforms.read.nominal import is_nominal
 from align.transforms.read.payload import Payload
-from align.transforms.read.track import Crop
+from align.transforms.read.track import Track
 from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 
 _FIRST_PACKETS = 32
@@ -67,7 +67,7 @@ def probe_media(
         audio = choose_stream(container, "audio", audio_index, closed)
         return MediaInfo(
             format=container.format.name,
-            video=_video_info(container, video, file, track_of(tracks, video).crop)
+            video=_video_info(container, video, file, track_of(tracks, video))
             if isinstance(video, VideoStream)
             else None,
             audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
@@ -161,7 +161,7 @@ def _first_packets(container: InputContainer, stream: Stream) -> list[_Timed]:
 
 
 def _video_info(
-    container: InputContainer, stream: VideoStream, file: Payload, crop: Crop | None
+    container: InputContainer, stream: VideoStream, file: Payload, track: Track
 ) -> VideoInfo | None:
     first = _first_packets(container, stream)
     if not first:
@@ -192,7 +192,9 @@ def _video_info(
         bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
         shortfall_ns=ticks_to_ns(max(survey.promised - survey.held, 0), base),
-        crop=crop,
+        crop=track.crop,
+        is_reconfigured=track.entries > 1 or None,
+        has_layers=track.has_layers or None,
         is_nominal=is_nominal(container) or None,
         slow_age_ns=_slow_age_ns([*(() if by_tables else shown), *survey.times], base),
     )

@@ -16,11 +16,15 @@ class Track:
         codec: what the header calls it; "" where it does not say.
         encrypted: its samples cannot be read without a key.
         crop: the visible part, where that is not all.
+        entries: how many sets of decoder parameters its samples refer to.
+        has_layers: HEVC with further layers beside the base view (``lhvC``, ISO/IEC 14496-15): spatial video.
     """
 
     codec: str
     encrypted: bool = False
     crop: Crop | None = None
+    entries: int = 1
+    has_layers: bool = False
 
 
 def printable(code: bytes) -> str:

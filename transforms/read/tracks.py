@@ -109,7 +109,8 @@ def _mp4_tracks(file: BinaryIO, size: int) -> Iterator[tuple[int, Track]]:
         if found:
             crop = next((t.crop for t in found if t.crop), None)
             locked = any(t.encrypted for t in found)
-            yield number, Track(found[0].codec, locked, crop)
+            layers = any(t.has_layers for t in found)
+            yield number, Track(found[0].codec, locked, crop, len(found), layers)
 
 
 def _sample_entries(file: BinaryIO, table: _Box, handler: bytes) -> Iterator[Track]:
@@ -130,7 +131,13 @@ def _sample_entries(file: BinaryIO, table: _Box, handler: bytes) -> Iterator[Tra
         if aperture is not None and handler == b"vide":
             width, height = struct.unpack(">HH", _at(file, at + 32, 4))
             crop = clean_aperture(_at(file, aperture.start, 32), width, height)
-        yield Track(printable(codec), lock is not None or printable(entry.kind) in _LOCKED, crop)
+        yield Track(
+            printable(codec),
+            lock is not None or printable(entry.kind) in _LOCKED,
+            crop,
+            1,
+            b"lhvC" in children,
+        )
 
 
 def clean_aperture(content: bytes, width: int, height: int) -> Crop | None:
