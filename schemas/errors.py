@@ -18,6 +18,8 @@ class Reason(StrEnum):
     REDACTED = "redacted"
     INVALID = "invalid"
     SYNC_REFUTED = "sync_refuted"
+    UNSUPPORTED = "unsupported"
+    ENCRYPTED = "encrypted"
 
 
 Stage = Literal["usage", "source", "probe", "plan", "read", "align", "write", "commit", "verify"]

@@ -27,6 +27,8 @@ MISSING_REASON = pa.struct([(m, pa.string()) for m in ("image", "audio", "imu", 
 QUALITY = pa.struct(
     [
         ("image_offset_ns", pa.int64()),
+        ("image_max_age_ns", pa.int64()),
+        ("image_time_quality", pa.string()),
         ("audio_coverage", pa.float32()),
         ("imu_coverage", pa.float32()),
         ("imu_max_gap_ns", pa.int64()),

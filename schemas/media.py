@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from align.schemas.time import TimeSpan
+from align.schemas.errors import Reason
+from align.schemas.time import NS, TimeSpan
+from align.schemas.wire import OMIT_NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,12 @@ class VideoInfo:
         sample_aspect: width of a pixel over its height.
         shortfall_ns: how much of what the header promises, at its end, is not in the file; 0 where it does
             not say.
+        crop: left, top, width and height of the part of the stored picture that is meant to be seen, where
+            the container says so.
+        is_nominal: the container gives pictures places on a grid, and no times of their own (AVI).
+        is_reconfigured: packets refer to several sets of decoder parameters.
+        has_layers: further views are coded beside the base view, which is what is decoded (MV-HEVC).
+        slow_age_ns: three median distances of the recording's frames, where that is more than a second.
     """
 
     index: int
@@ -44,6 +52,16 @@ class VideoInfo:
     bytes_per_s: float = 0.0
     sample_aspect: Fraction = Fraction(1)
     shortfall_ns: int = 0
+    crop: tuple[int, int, int, int] | None = field(default=None, metadata=OMIT_NONE)
+    is_nominal: bool | None = field(default=None, metadata=OMIT_NONE)
+    is_reconfigured: bool | None = field(default=None, metadata=OMIT_NONE)
+    has_layers: bool | None = field(default=None, metadata=OMIT_NONE)
+    slow_age_ns: int | None = field(default=None, metadata=OMIT_NONE)
+
+    @property
+    def max_age_ns(self) -> int:
+        """How old a picture may be unless a bound is asked for: a second, or what a slow recording needs."""
+        return max(NS, self.slow_age_ns or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +77,34 @@ class AudioInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedTrack:
+    """A track of picture or sound (``kind``) that cannot be decoded, and why (a ``Reason`` value)."""
+
+    index: int
+    kind: str
+    codec: str
+    reason: str
+
+    def __str__(self) -> str:
+        what = f"{self.kind} stream {self.index}"
+        if self.reason == Reason.ENCRYPTED:
+            return f"{what} ({self.codec}) is encrypted; decrypt the file first"
+        return f"{what} is of a codec not known here ({self.codec}); re-encode it, e.g. to H.264 or AAC"
+
+
+@dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """A probed container: the streams that serve as video and audio, and how many of each it holds."""
+    """A probed container: the streams that serve as video and audio, all in words, and the closed ones."""
 
     format: str
     video: VideoInfo | None
     audio: AudioInfo | None
     streams: tuple[str, ...] = ()
+    closed: tuple[ClosedTrack, ...] | None = field(default=None, metadata=OMIT_NONE)
+
+    def closed_of(self, kind: str) -> ClosedTrack | None:
+        """The first track of a kind that cannot be decoded."""
+        return next((track for track in self.closed or () if track.kind == kind), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from align.schemas.time import NS
 
 Anchor = Literal["grid", "narration", "keyframe"]
 MODALITIES = ("image", "audio", "imu", "text")
+MAX_AGE_NS = 10**9 * NS
+MAX_FRAMES = 1000
 
 
 def _check(good: bool, detail: str) -> None:
@@ -39,6 +41,8 @@ class AlignOptions:
         min_coverage: least measured share of audio or IMU in a window; below it the modality is null.
         require: modalities without which a window is not written.
         max_pixels: largest picture that is decoded at all.
+        max_image_age_ns: a picture stands only for instants less than this after it; 0 for the recording's
+            own bound (``VideoInfo.max_age_ns``), None for no bound.
     """
 
     window_ns: int = 5 * NS
@@ -56,6 +60,7 @@ class AlignOptions:
     min_coverage: float = 0.9
     require: tuple[str, ...] = ("image",)
     max_pixels: int = 64_000_000
+    max_image_age_ns: int | None = 0
 
     def __post_init__(self) -> None:
         if not self.stride_ns:
@@ -66,7 +71,7 @@ class AlignOptions:
         _check(self.redacted in ("skip", "keep"), "--redacted is skip or keep")
         _check(self.stereo in ("skip", "crop-left"), "--stereo is skip or crop-left")
         _check(self.unsynced in ("keep", "drop", "null"), "--unsynced is keep, drop or null")
-        _check(1 <= self.frames <= 1000, "--frames must be between 1 and 1000")
+        _check(1 <= self.frames <= MAX_FRAMES, "--frames must be between 1 and 1000")
         _check(16 <= self.image_size <= 8192, "--image-size must be between 16 and 8192 pixels")
         _check(1 <= self.jpeg_quality <= 100, "--jpeg-quality must be between 1 and 100")
         _check(1_000 <= self.audio_rate <= 192_000, "--audio-rate must be between 1000 and 192000 Hz")
@@ -75,6 +80,10 @@ class AlignOptions:
         unknown = sorted(set(self.require) - set(MODALITIES))
         _check(not unknown, f"--require knows {', '.join(MODALITIES)}; not {', '.join(unknown)}")
         _check(self.max_pixels >= 1, "--max-pixels must be positive")
+        age = self.max_image_age_ns
+        _check(
+            not age or 1_000_000 <= age <= MAX_AGE_NS, "--max-image-age must be between 0.001 and 1e9 seconds"
+        )
 
     def as_dict(self) -> dict[str, object]:
         """The options as plain JSON values."""

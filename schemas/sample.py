@@ -49,6 +49,8 @@ class Quality:
 
     Attributes:
         image_offset_ns: anchor frame's time minus the target time.
+        image_time_quality: ``nominal`` where the file gives pictures places on a grid, no times; else None.
+        image_max_age_ns: a picture serves only instants less than this after it; None without a bound.
         audio_coverage: recorded share of the window, 0 to 1.
         imu_coverage: measured share of the window, 0 to 1.
         imu_max_gap_ns: longest stretch of the window without a measured row.
@@ -58,6 +60,8 @@ class Quality:
     """
 
     image_offset_ns: int | None = None
+    image_max_age_ns: int | None = None
+    image_time_quality: str | None = None
     audio_coverage: float | None = None
     imu_coverage: float | None = None
     imu_max_gap_ns: int | None = None

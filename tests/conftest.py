@@ -52,9 +52,10 @@ def _jpeg(rng, height=64, width=96):
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
-def _flac(rng, samples, rate):
+def _flac(rng, samples, rate, silence=(0, 0)):
     buffer = io.BytesIO()
     tone = rng.normal(0, 0.1, samples).clip(-1, 1)
+    tone[slice(*silence)] = 0
     soundfile.write(buffer, tone, rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
@@ -75,7 +76,9 @@ def make_sample():
         time_ns = window.center_ns - 5_000_000
         gap = TimeSpan(window.start_ns + NS // 10, window.start_ns + NS // 5)
         image = None if "image" in lacks else EncodedImage(_jpeg(rng), time_ns)
-        audio = EncodedAudio(_flac(rng, seconds * audio_rate, audio_rate), (gap,) if audio_gap else ())
+        hole = (audio_rate // 10, audio_rate // 5) if audio_gap else (0, 0)
+        sound = _flac(rng, seconds * audio_rate, audio_rate, hole)
+        audio = EncodedAudio(sound, (gap,) if audio_gap else ())
         n = seconds * imu_rate
         mask = np.ones(n, np.bool_)
         if imu_gap:

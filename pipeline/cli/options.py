@@ -39,6 +39,14 @@ _WINDOW = [
         help="Where windows stand: grid, narration (centred on each sentence) or keyframe (cheapest).",
     ),
     click.option("--frames", type=int, default=1, show_default=True, help="Pictures per window."),
+    click.option(
+        "--max-image-age",
+        default="auto",
+        show_default=True,
+        metavar="SECONDS",
+        help="No picture older than this stands for an instant. auto: 1 s, or 3 frame periods where that is "
+        "more; off: any age, for recordings of a screen that stands still.",
+    ),
     click.option("--image-size", type=int, default=256, show_default=True, help="Short side in pixels."),
     click.option("--jpeg-quality", type=int, default=90, show_default=True),
     click.option("--audio-rate", type=int, default=16000, show_default=True, metavar="HZ"),
@@ -214,6 +222,7 @@ def config_from(output: str | None, beam_args: tuple[str, ...] = (), **given: An
         stride_ns=_stride(given["stride"]),
         cross_joints=given["joints"] == "keep",
         require=_words(given["require"]),
+        max_image_age_ns=_max_age(given["max_image_age"]),
         **{k: given[k] for k in _SAME_NAME},
     )
     return RunConfig(
@@ -280,6 +289,19 @@ def _stride(text: str | None) -> int:
     if text and not stride_ns:
         raise UsageError("--stride must be at least 0.001 seconds")
     return stride_ns
+
+
+def _max_age(text: str) -> int | None:
+    from align.pipeline.config import parse_seconds
+    from align.schemas.errors import UsageError
+
+    word = str(text).strip().lower()
+    if word in ("off", "inf", "none"):
+        return None
+    age_ns = 0 if word == "auto" else parse_seconds("--max-image-age", text)
+    if age_ns <= 0 and word != "auto":
+        raise UsageError("--max-image-age is a positive number of seconds, auto or off")
+    return age_ns
 
 
 def _words(text: str | None) -> tuple[str, ...]:

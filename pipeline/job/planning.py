@@ -19,7 +19,7 @@ from align.transforms.align.margins import IMU_MARGIN_NS
 from align.transforms.plan.segments import plan_segments
 from align.transforms.plan.splits import parse_splits, split_of
 from align.transforms.plan.windows import plan_windows
-from align.transforms.read.probe import probe_media
+from align.transforms.read.probe import no_video, probe_media
 from align.transforms.tables.table import ImuSurvey, imu_range, survey_imu
 
 
@@ -109,7 +109,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
     except AlignError as error:
         return _unreadable(recording, config, error)
-    faults = [*_notes(recording, video, config, plan.planned)]
+    faults = [*_notes(recording, media, video, config, plan.planned)]
     faults += [
         Fault(recording.recording_id, start, "plan", code, detail, "skipped")
         for start, code, detail in plan.skipped
@@ -148,7 +148,7 @@ def _probe(stream: Stream, config: RunConfig) -> MediaInfo:
 def _check_video(recording: Recording, media: MediaInfo, config: RunConfig) -> VideoInfo:
     name, video = recording.video.name, media.video
     if video is None:
-        raise AlignError("no_video", f"{name} holds no video stream; check the file", stage="probe")
+        raise no_video(media, name)
     if video.width * video.height > config.options.max_pixels:
         detail = f"{name} is {video.width} x {video.height} pixels; raise --max-pixels to decode it"
         raise AlignError("too_many_pixels", detail, stage="probe")
@@ -165,9 +165,22 @@ def _unreadable(recording: Recording, config: RunConfig, error: AlignError) -> R
     return RecordingPlan(recording.recording_id, windows, (), (fault,))
 
 
-def _notes(recording: Recording, video: VideoInfo, config: RunConfig, planned: int) -> Iterator[Fault]:
+def _notes(
+    recording: Recording, media: MediaInfo, video: VideoInfo, config: RunConfig, planned: int
+) -> Iterator[Fault]:
     """What costs no window and yet should be known."""
     notes = [(f"no_{kind}", why) for kind, why in recording.absent.items()]
+    if video.is_nominal:
+        detail = (
+            f"{recording.video.name} is an AVI: its pictures have places on a grid, and no times of their own"
+        )
+        notes.append(("nominal_times", detail))
+    if video.has_layers:
+        detail = f"{recording.video.name} is spatial video (MV-HEVC): its pictures are the base view"
+        notes.append(("base_view", detail))
+    closed = media.closed_of("audio") if recording.audio is not None and media.audio is None else None
+    if closed is not None:
+        notes.append((closed.reason, f"{recording.video.name}: {closed}"))
     if config.options.anchor == "keyframe" and not video.keyframes_ns:
         notes.append(("no_keyframes", f"{recording.video.name} lists no keyframes; use --anchor grid"))
     if video.shortfall_ns > video.frame_ns:

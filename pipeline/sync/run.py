@@ -25,7 +25,7 @@ from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.recording import Recording, Stream
 from align.schemas.time import TimeSpan
 from align.schemas.wire import to_plain
-from align.transforms.read.probe import probe_media
+from align.transforms.read.probe import no_video, probe_media
 from align.transforms.sync.clocks import ClockRow, write_clocks
 from align.transforms.sync.measure import Measured, measure_imu, nothing_to_compare
 from align.transforms.sync.picture import look
@@ -221,7 +221,7 @@ def _probed(recording: Recording, config: SyncConfig) -> Any:
     stream = recording.video
     media = probe_media(_allowed(stream, config), video_index=stream.index, opener=opener_for(stream.uri))
     if media.video is None:
-        raise AlignError("no_video", f"{stream.name} holds no video stream; check the file", stage="probe")
+        raise no_video(media, stream.name)
     if media.video.width * media.video.height > config.run.options.max_pixels:
         detail = f"{stream.name} is {media.video.width} x {media.video.height} pixels: too large to decode"
         raise AlignError("too_many_pixels", detail, stage="probe")

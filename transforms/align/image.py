@@ -91,11 +91,12 @@ def upright_picture(
     size: int,
     stereo_left: bool = False,
     sample_aspect: Fraction = Fraction(1),
+    crop: tuple[int, int, int, int] | None = None,
 ) -> Picture:
     """A frame as it is meant to be seen, scaled so that its short side is ``size`` pixels.
 
     Shrinks by area averaging, enlarges bicubically. Anamorphic pixels are squared; the display matrix is
-    applied; nothing is cropped but the right half of a stereo pair.
+    applied, after the crop; nothing else is cropped but the right half of a stereo pair.
 
     Args:
         frame: as decoded, of any pixel format that libswscale reads.
@@ -103,10 +104,16 @@ def upright_picture(
         size: pixels.
         stereo_left: the frame holds two pictures side by side; take the left one.
         sample_aspect: width of a pixel over its height.
+        crop: left, top, width and height of what is to be seen, in pixels as stored; None: all.
 
     Raises:
         AlignError: ``invalid_picture`` where the frame cannot be converted.
     """
+    to_nits, matrix = _HDR.get(frame.color_trc), side_data(frame, "DISPLAYMATRIX")
+    is_rgb = frame.format.is_rgb and to_nits is None  # where nothing is to be scaled, its values stay
+    pixel_format = "rgb24" if is_rgb else _DEEP
+    if crop is not None:
+        frame = _cropped(frame, crop, pixel_format)
     views = 2 if stereo_left else 1
     if frame.width < views or frame.height < 1:
         raise AlignError(
@@ -114,9 +121,7 @@ def upright_picture(
         )
     view_aspect = Fraction(frame.width, views * frame.height)
     width, height = scaled_size(view_aspect.numerator, view_aspect.denominator, sample_aspect, size)
-    to_nits = _HDR.get(frame.color_trc)
-    is_rgb = frame.format.is_rgb and to_nits is None  # where nothing is to be scaled, its values stay
-    stored = _scale(frame, views * width, height, "rgb24" if is_rgb else _DEEP).to_ndarray()[:, :width]
+    stored = _scale(frame, views * width, height, pixel_format).to_ndarray()[:, :width]
     if to_nits is not None:
         signal = np.minimum(np.asarray(stored, np.float32) / np.float32(_DEEP_WHITE), np.float32(1))
         pixels = sdr_from_nits(to_nits(signal))
@@ -124,9 +129,17 @@ def upright_picture(
         pixels = np.asarray(stored, np.uint8)
     else:
         pixels = np.asarray(cv2.convertScaleAbs(stored, alpha=255 / _DEEP_WHITE), np.uint8)
-    return Picture(
-        time_ns, orientation_of(side_data(frame, "DISPLAYMATRIX")).apply(pixels), to_nits is not None
-    )
+    return Picture(time_ns, orientation_of(matrix).apply(pixels), to_nits is not None)
+
+
+def _cropped(frame: VideoFrame, crop: tuple[int, int, int, int], pixel_format: str) -> VideoFrame:
+    """A part of a picture, as RGB: there its edges need not lie between samples of colour."""
+    left, top, width, height = crop
+    pixels = _scale(frame, frame.width, frame.height, pixel_format).to_ndarray()
+    part = np.ascontiguousarray(pixels[top : top + height, left : left + width], np.dtype(pixels.dtype.name))
+    cut = VideoFrame.from_ndarray(part, format=pixel_format)
+    cut.color_range = ColorRange.JPEG
+    return cut
 
 
 def _scale(frame: VideoFrame, width: int, height: int, pixel_format: str) -> VideoFrame:

@@ -60,7 +60,9 @@ def _samples(
 ) -> Iterator[Sample | Fault]:
     requests = [_request(segment, window, options) for window in segment.windows]
     imu = _imu_source(segment, opener)
-    with _opened(segment.recording.video.uri, opener, file) as container:
+    video = segment.media.video
+    kept = None if video is not None and video.is_reconfigured else file  # a new one knows where it stands
+    with _opened(segment.recording.video.uri, opener, kept) as container:
         for media in read_media(container, segment.media, requests, max_pixels=options.max_pixels):
             builder = WindowBuilder(segment, options, media, imu, config_sha256)
             count("align", 1)

@@ -69,6 +69,7 @@ class WindowBuilder:
         Raises:
             AlignError: a picture that decoded cannot be brought into shape.
         """
+        self._quality["image_max_age_ns"] = self._max_age_ns
         pictures = self._pictures()
         image, audio, imu, narrations = self._image(pictures), self._audio(), self._imu_window(), self._text()
         recording = self._recording
@@ -94,9 +95,24 @@ class WindowBuilder:
 
     def _pictures(self) -> dict[int, EncodedImage | None]:
         """Target time -> picture. A frame that several targets share is encoded once."""
-        encoded = {f.time_ns: self._encode(f) for f in self._media.frames if f is not None}
-        pairs = zip(self._media.request.targets_ns, self._media.frames, strict=True)
-        return {target: None if frame is None else encoded[frame.time_ns] for target, frame in pairs}
+        pairs = [*zip(self._media.request.targets_ns, self._media.frames, strict=True)]
+        serving = {t: f for t, f in pairs if f is not None and not self._is_stale(f, t)}
+        encoded = {
+            time_ns: self._encode(f) for time_ns, f in {f.time_ns: f for f in serving.values()}.items()
+        }
+        return {
+            target: encoded[serving[target].time_ns] if target in serving else None for target, _ in pairs
+        }
+
+    @property
+    def _max_age_ns(self) -> int | None:
+        asked, video = self._options.max_image_age_ns, self._segment.media.video
+        return video.max_age_ns if asked == 0 and video is not None else asked or None
+
+    def _is_stale(self, frame: DecodedFrame, target: int) -> bool:
+        """Whether the frame on screen came too long before the target to show that moment."""
+        bound = self._max_age_ns
+        return bound is not None and frame.time_ns <= target - bound
 
     def _encode(self, frame: DecodedFrame) -> EncodedImage | None:
         if self._is_redacted(frame.time_ns):
@@ -109,6 +125,7 @@ class WindowBuilder:
                 size=self._options.image_size,
                 stereo_left=self._recording.stereo,
                 sample_aspect=video.sample_aspect if video else Fraction(1),
+                crop=self._crop(frame),
             )
         self._quality["tone_mapped"] = picture.tone_mapped
         with stage("encode"):
@@ -116,19 +133,30 @@ class WindowBuilder:
         count("encode", 1, len(jpeg))
         return EncodedImage(jpeg, picture.time_ns)
 
+    def _crop(self, frame: DecodedFrame) -> tuple[int, int, int, int] | None:
+        """The part that the container says is to be seen: of pictures as large as its header says."""
+        video = self._segment.media.video
+        if video is None or (frame.frame.width, frame.frame.height) != (video.width, video.height):
+            return None
+        return video.crop
+
     def _image(self, pictures: dict[int, EncodedImage | None]) -> EncodedImage | None:
         target = anchor_time(self._window)
         image = pictures[target]
         if image is not None:
             self._quality["image_offset_ns"] = image.time_ns - target
+            video = self._segment.media.video
+            self._quality["image_time_quality"] = "nominal" if video and video.is_nominal else None
         else:
             self._missing["image"] = self._image_reason(target)
         return image
 
     def _image_reason(self, target: int) -> Reason:
         frame = self._media.frames[self._media.request.targets_ns.index(target)]
-        if frame is not None or self._is_redacted(target):
-            return Reason.REDACTED  # a frame that is there and yet gave no picture was blanked
+        if self._is_redacted(target):
+            return Reason.REDACTED
+        if frame is not None:  # a frame that is there and yet gave no picture is too old, or was blanked
+            return Reason.GAP if self._is_stale(frame, target) else Reason.REDACTED
         return Reason.DECODE_ERROR if self._media.frame_error else Reason.NO_COVERAGE
 
     def _is_redacted(self, time_ns: int) -> bool:
@@ -137,7 +165,8 @@ class WindowBuilder:
     def _audio(self) -> EncodedAudio | None:
         info, span, stream = self._segment.media.audio, self._media.request.audio, self._media.audio_stream
         if info is None or span is None or stream is None:
-            self._missing["audio"] = Reason.NOT_RECORDED
+            closed = self._segment.media.closed_of("audio") if self._recording.audio is not None else None
+            self._missing["audio"] = Reason.NOT_RECORDED if closed is None else Reason(closed.reason)
             return None
         offset = self._clock_offset_ns
         try:

@@ -14,11 +14,16 @@ from pathlib import Path
 from statistics import median_low
 
 import av
+from av.packet import Packet
 
 from align.schemas.errors import AlignError
+from align.schemas.media import ClosedTrack
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns
-from align.transforms.read.guard import open_media
+from align.transforms.read.guard import open_bytes, open_media
+from align.transforms.read.nominal import is_nominal, lacks_order, presented
+from align.transforms.read.track import Track
+from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 from align.transforms.tables.table import survey_imu
 
 # A packet that starts later than this after the end of the one before leaves a gap.
@@ -59,11 +64,16 @@ def inspect_media(path: str) -> tuple[StreamView, ...]:
     Raises:
         AlignError: the file cannot be opened.
     """
-    with closing(open_media(path)) as container:
+    with closing(open_media(path)) as container, closing(open_bytes(path)) as file:
+        tracks = tracks_of(file, container.format.name)
         offset = clock_offset_ns(container)
         times = {s.index: _Times() for s in container.streams}
         fault = _gather(container, times, offset)
-        views = [_view(s, times[s.index], offset, fault) for s in container.streams]
+        closed = {t.index: t for t in closed_tracks(container, tracks)}
+        views = [
+            _view(s, track_of(tracks, s), closed.get(s.index), times[s.index], offset, fault)
+            for s in container.streams
+        ]
     table = Path(path).parent.parent / "imu" / f"{Path(path).stem}.csv"
     return (*views, inspect_imu(str(table))) if table.is_file() else tuple(views)
 
@@ -82,25 +92,48 @@ def inspect_imu(path: str) -> StreamView:
 
 def _gather(container: av.container.InputContainer, times: dict[int, _Times], offset: int) -> str | None:
     try:
-        for packet in container.demux():
+        packets: Iterator[Packet[av.stream.Stream]] = container.demux()
+        for stream in container.streams:
+            if lacks_order(container, stream):
+                packets = presented((p for p in packets if p.size), stream)
+        for packet in packets:
             if packet.pts is None or packet.time_base is None or packet.is_discard:
                 continue
             base = Fraction(packet.time_base)
             start = ticks_to_ns(packet.pts, base) - offset
-            found = times[packet.stream_index]
+            found = times.setdefault(packet.stream_index, _Times())
             found.spans.append(TimeSpan(start, start + max(ticks_to_ns(packet.duration or 0, base), 0)))
             found.keyframes += packet.is_keyframe
             found.corrupt += packet.is_corrupt
     except av.error.FFmpegError as error:
         return f"reading stopped: {error.strerror}"
+    except IndexError:  # PyAV's, of a stream that begins in mid-file, as MPEG-TS allows
+        return "reading stopped: a stream begins in mid-file"
     return None
 
 
-def _view(stream: av.stream.Stream, times: _Times, offset: int, fault: str | None) -> StreamView:
-    codec = stream.codec_context.name if stream.codec_context is not None else "no decoder"
+def _name(stream: av.stream.Stream, track: Track) -> str:
+    """What a stream is; of what cannot be decoded, what the header calls it."""
+    is_known = stream.codec_context is not None
+    if not is_known:
+        word = "unknown codec" if stream.type in ("video", "audio") else "no decoder"
+        called = f" ({track.codec})" if track.codec else ""
+        return f"{stream.index} {stream.type} {word}{called}"
     size = f" {stream.width}x{stream.height}" if isinstance(stream, av.VideoStream) else ""
-    name = f"{stream.index} {stream.type} {codec}{size}"
-    faults = [fault] if fault else []
+    return f"{stream.index} {stream.type} {stream.codec_context.name}{size}"
+
+
+def _view(
+    stream: av.stream.Stream,
+    track: Track,
+    closed: ClosedTrack | None,
+    times: _Times,
+    offset: int,
+    fault: str | None,
+) -> StreamView:
+    name = _name(stream, track)
+    faults = [f"{closed.reason}: {closed}"] if closed else []
+    faults += [fault] if fault else []
     if times.corrupt:
         faults.append(f"{times.corrupt} corrupt packets")
     if not times.spans:
@@ -111,10 +144,10 @@ def _view(stream: av.stream.Stream, times: _Times, offset: int, fault: str | Non
     claimed = stream.duration and ticks_to_ns(stream.duration, Fraction(stream.time_base or 0))
     if claimed and span.length_ns < 0.98 * claimed:
         faults.append(f"the header claims {claimed / NS:.3f} s, {span.length_ns / NS:.3f} s are there")
-    return StreamView(name, span, tuple(_facts(stream, times, offset)), gaps, tuple(faults))
+    return StreamView(name, span, tuple(_facts(stream, track, times, offset)), gaps, tuple(faults))
 
 
-def _facts(stream: av.stream.Stream, times: _Times, offset: int) -> Iterator[str]:
+def _facts(stream: av.stream.Stream, track: Track, times: _Times, offset: int) -> Iterator[str]:
     if isinstance(stream, av.VideoStream):
         steps = [b.start_ns - a.start_ns for a, b in pairwise(times.spans)]
         step = median_low(steps) if steps else 0
@@ -122,7 +155,12 @@ def _facts(stream: av.stream.Stream, times: _Times, offset: int) -> Iterator[str
             varies = max(steps) - min(steps) > step // 2
             yield f"{NS / step:.3f} fps{', variable' if varies else ''}"
         yield f"{len(times.spans):,} frames, {times.keyframes:,} keyframes"
-    elif isinstance(stream, av.AudioStream):
+        if is_nominal(stream.container):
+            yield "times by the container's grid, none of their own"
+        if track.crop:
+            left, top, width, height = track.crop
+            yield f"{width}x{height} of it to be seen, from {left}, {top} on"
+    elif isinstance(stream, av.AudioStream) and stream.codec_context is not None:
         yield f"{stream.codec_context.sample_rate} Hz, {stream.codec_context.channels} channels"
     else:
         yield f"{len(times.spans):,} packets"

@@ -6,7 +6,9 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -15,22 +17,33 @@ from PIL import Image, UnidentifiedImageError
 
 from align.schemas.errors import Reason
 from align.schemas.options import MODALITIES
-from align.schemas.time import NS, count_in
+from align.schemas.time import NS, TimeSpan, count_in
+from align.transforms.align.window import anchor_time, frame_times
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _REASONS = frozenset(Reason)
+_UNCOVERED = (Reason.GAP, Reason.NO_COVERAGE)
 _EARLY_NS = NS  # a first frame may stand this much after the target, at one frame a second
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the manifest says of a shard's rows; with ``deep``, all media are decoded."""
+    """What the manifest says of a shard's rows; with ``deep``, all media are decoded.
+
+    Attributes:
+        max_image_age_ns: how old pictures may be; 0: each recording has a bound of its own; None: any age.
+        frames: pictures asked for in a window.
+        min_coverage: below it, audio and IMU are null.
+    """
 
     split: str
     window_ns: int
     audio_rate: int
     imu_rate: int
     deep: bool = False
+    min_coverage: float = 0.0
+    max_image_age_ns: int | None = None
+    frames: int = 1
 
 
 Told = Iterator[tuple[str, str]]
@@ -97,6 +110,25 @@ def _images(row: Mapping[str, Any], expected: Expected) -> Told:
         yield from _jpeg(f"frame {i}", frame, expected.deep)
 
 
+def _ages(row: Mapping[str, Any], expected: Expected) -> Told:
+    """No picture is older than the bound, which is the configuration's or, with it, the recording's own."""
+    asked, said = expected.max_image_age_ns, (row["quality"] or {}).get("image_max_age_ns")
+    times = [row["image_time_ns"], *(row["frame_times_ns"] or [])]
+    if asked is None or times == [None]:
+        return
+    if said is None or (said != asked if asked else said < NS):
+        yield "bad_image_age", f"image_max_age_ns is {said}, the configuration says {asked or 'at least 1 s'}"
+        return
+    window = TimeSpan(row["start_ns"], row["end_ns"])
+    # The k-th frame stands for the k-th instant, or a later one where frames before it are left out.
+    for time, target in zip(
+        times, (anchor_time(window), *frame_times(window, expected.frames)), strict=False
+    ):
+        if time is not None and time <= target - said:
+            late = f"{(target - time) / NS:.3f} s before {target} ns"
+            yield "stale_image", f"a picture {late}, older than {said / NS:.3f} s"
+
+
 def _jpeg(what: str, media: Mapping[str, Any], deep: bool) -> Told:
     data = media["bytes"] or b""
     try:
@@ -114,7 +146,7 @@ def _audio(row: Mapping[str, Any], expected: Expected) -> Told:
     gaps = row["audio_gaps"]
     if (row["audio"] is None) != (gaps is None):
         yield "bad_audio_gaps", "audio and audio_gaps must both be there or both be null"
-    yield from _coverage(row, "audio")
+    yield from _coverage(row, "audio", expected)
     if row["audio"] is None:
         return
     yield from _flac(row, expected)
@@ -133,7 +165,7 @@ def _flac(row: Mapping[str, Any], expected: Expected) -> Told:
     try:
         with soundfile.SoundFile(io.BytesIO(row["audio"]["bytes"] or b"")) as sound:
             said = (sound.format, sound.channels, sound.samplerate, sound.frames)
-            read = len(sound.read(dtype="int16")) if expected.deep else sound.frames
+            pcm = sound.read(dtype="int16") if expected.deep else None
     except (soundfile.LibsndfileError, RuntimeError) as error:
         yield "bad_audio", f"the FLAC cannot be read: {error}"
         return
@@ -141,15 +173,23 @@ def _flac(row: Mapping[str, Any], expected: Expected) -> Told:
     want = ("FLAC", 1, rate, count_in(expected.window_ns, rate))
     if said != want:
         yield "bad_audio", f"format, channels, rate and samples are {said}, not {want}"
-    if read != said[3]:
-        yield "bad_audio", f"{read} samples can be decoded of {said[3]}"
+    if pcm is None:
+        return
+    if len(pcm) != said[3]:
+        yield "bad_audio", f"{len(pcm)} samples can be decoded of {said[3]}"
+    for gap in row["audio_gaps"] or ():
+        first, last = (
+            ceil(Fraction((gap[at] - row["start_ns"]) * rate, NS)) for at in ("start_ns", "end_ns")
+        )
+        if pcm[max(first, 0) : max(last, 0)].any():
+            yield "bad_audio_gaps", f"there is sound in the gap from {gap['start_ns']} to {gap['end_ns']} ns"
 
 
 def _imu(row: Mapping[str, Any], expected: Expected) -> Told:
     if (row["imu"] is None) != (row["imu_mask"] is None):
         yield "bad_imu", "imu and imu_mask must both be there or both be null"
         return
-    yield from _coverage(row, "imu")
+    yield from _coverage(row, "imu", expected)
     if row["imu"] is None:
         return
     values, mask = np.asarray(row["imu"]), np.asarray(row["imu_mask"])
@@ -166,12 +206,19 @@ def _imu(row: Mapping[str, Any], expected: Expected) -> Told:
         yield "bad_coverage", f"imu_coverage is {coverage:.6f}, the mask says {mask.mean():.6f}"
 
 
-def _coverage(row: Mapping[str, Any], modality: str) -> Told:
+def _coverage(row: Mapping[str, Any], modality: str, expected: Expected) -> Told:
     coverage = (row["quality"] or {}).get(f"{modality}_coverage")
     if coverage is None and row[modality] is not None:
         yield "bad_coverage", f"{modality} is there without {modality}_coverage"
     elif coverage is not None and not 0 <= coverage <= 1:
         yield "bad_coverage", f"{modality}_coverage is {coverage}, not within 0 and 1"
+    elif coverage is not None:
+        absent = row[modality] is None and (row["missing"] or {}).get(modality) in _UNCOVERED
+        enough = coverage > 0 and coverage >= expected.min_coverage - 1e-6
+        if absent and coverage > max(expected.min_coverage, 0) + 1e-6:
+            yield "bad_coverage", f"{modality} is null for want of coverage, which is {coverage:.6f}"
+        if row[modality] is not None and not enough:
+            yield "bad_coverage", f"{modality} is there with a coverage of {coverage:.6f}"
 
 
 def _text(row: Mapping[str, Any], expected: Expected) -> Told:
@@ -186,5 +233,5 @@ def _text(row: Mapping[str, Any], expected: Expected) -> Told:
 
 
 _CHECKS: tuple[Callable[[Mapping[str, Any], Expected], Told], ...] = (
-    _identity, _window, _reasons, _images, _audio, _imu, _text,
+    _identity, _window, _reasons, _images, _ages, _audio, _imu, _text,
 )  # fmt: skip

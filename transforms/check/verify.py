@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import COLUMNS, SCHEMA_VERSION, arrow_schema
+from align.schemas.options import MAX_AGE_NS, MAX_FRAMES
 from align.transforms.check.manifest import check_description
 from align.transforms.check.rows import Expected, check_row
 from align.transforms.formats.webdataset import parts, read_rows
@@ -158,7 +159,7 @@ class _Check:
         rates = config["window_ns"], config["audio_rate"], config["imu_rate"]
         if not all(type(rate) is int for rate in rates):
             raise TypeError(f"the manifest's window_ns, audio_rate, imu_rate are {rates}")
-        expected = Expected(file.split, *rates, deep=self.deep)
+        expected = Expected(file.split, *rates, deep=self.deep, **_bounds(config))
         names: list[bytes] = []
         with self.store.open(file.path) as stream:
             if file.format == "parquet":
@@ -255,6 +256,18 @@ class _Check:
                     yield Problem(MANIFEST, "counts", detail)
         except _MALFORMED as error:
             yield Problem(MANIFEST, "bad_manifest", f"does not hold: {error!r}")
+
+
+def _bounds(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What rows must keep to by the configuration; of data sets that are older than a bound, nothing."""
+    coverage, age, frames = (
+        config.get(name, usual)
+        for name, usual in (("min_coverage", 0.0), ("max_image_age_ns", None), ("frames", 1))
+    )
+    known = isinstance(coverage, (int, float)) and type(frames) is int and type(age) in (int, type(None))
+    if not known or not (0 <= coverage <= 1 and 0 <= (age or 0) <= MAX_AGE_NS and 1 <= frames <= MAX_FRAMES):
+        raise TypeError(f"the manifest's min_coverage, max_image_age_ns, frames are {coverage, age, frames}")
+    return {"min_coverage": coverage, "max_image_age_ns": age, "frames": frames}
 
 
 def _listed(shard: Mapping[str, Any]) -> ShardFile:

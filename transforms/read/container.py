@@ -12,6 +12,7 @@ from av.stream import Stream
 
 from align.schemas.errors import AlignError
 from align.schemas.time import ticks_to_ns
+from align.transforms.read.nominal import lacks_order, presented
 
 ARBITRARY_ORIGIN = frozenset({"mpegts", "mpeg", "flv", "aac"})
 """Demuxers whose timestamps begin anywhere: there, the recording clock's 0 is the container's start."""
@@ -45,7 +46,18 @@ def time_base(stream: Stream) -> Fraction:
 
 
 def packets_of(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet[Stream]]:
-    """Packets that hold data, until the data ends or breaks: a file cut short is read as far as it goes."""
+    """Packets that hold data, until the data ends or breaks: a file cut short is read as far as it goes.
+
+    Where the container stores no presentation times, they are those of :mod:`~align.transforms.read.nominal`.
+    """
+    packets = _with_data(container, streams)
+    for stream in streams:
+        if lacks_order(container, stream):
+            packets = presented(packets, stream)
+    return packets
+
+
+def _with_data(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet[Stream]]:
     try:
         for packet in container.demux(streams):
             if packet.size:
@@ -57,4 +69,7 @@ def packets_of(container: InputContainer, streams: Sequence[Stream]) -> Iterator
 
 def rewind(container: InputContainer) -> None:
     """Go back to the first packet, which may stand before time 0."""
-    container.seek(min(container.start_time or 0, 0) - 60_000_000)
+    try:
+        container.seek(min(container.start_time or 0, 0) - 60_000_000)
+    except av.error.FFmpegError:  # AVI refuses what lies before its first packet
+        container.seek(container.start_time or 0)

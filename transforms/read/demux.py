@@ -199,6 +199,7 @@ class _Reader:
                 self._wake(self._sleep)
 
     def _take_video(self, video: VideoTargets, packet: Packet[VideoStream]) -> None:
+        video.carry(packet)
         if video.is_landing and video.is_entry(packet):
             need = video.need_ns()
             if need is not None and self._at_ns > need:

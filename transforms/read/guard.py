@@ -12,12 +12,14 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from typing import BinaryIO
 
 import av
 from av.container import InputContainer
 
-from align.schemas.errors import AlignError
+from align.schemas.errors import AlignError, Reason
+from align.transforms.read.tracks import tracks_of
 
 Opener = Callable[[str], BinaryIO]
 """Opens a URI as a seekable binary file object."""
@@ -125,7 +127,8 @@ def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
 
     Raises:
         AlignError: ``missing_file``, ``not_a_file``, ``empty_file``, ``unreadable_file``,
-            ``unknown_format`` (no accepted medium), ``bad_container`` (the header cannot be read).
+            ``unknown_format`` (no accepted medium), ``bad_container`` (the header cannot be read),
+            ``encrypted`` (for that reason).
     """
     source = open_bytes(uri, opener)
     try:
@@ -139,10 +142,17 @@ def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
         source.close()
         code, what = ("unknown_format", "is no accepted medium") if head else ("empty_file", "holds no bytes")
         raise AlignError(code, f"{uri!r} {what}", stage="probe")
-    if opener is not None:
-        return _open(uri, source, format_name)
-    source.close()
-    return _open(uri, "file:" + local_file(uri), format_name)
+    try:
+        if opener is not None:
+            return _open(uri, source, format_name)
+        source.close()
+        return _open(uri, "file:" + local_file(uri), format_name)
+    except AlignError as error:
+        with closing(open_bytes(uri, opener)) as again:
+            if any(track.encrypted for track in tracks_of(again, format_name).values()):
+                detail = f"{uri!r} is encrypted, and its header cannot be read; decrypt the file first"
+                raise AlignError(Reason.ENCRYPTED, detail, stage="probe") from error
+        raise
 
 
 def _open(uri: str, source: str | BinaryIO, format_name: str) -> InputContainer:

@@ -23,7 +23,7 @@ def entry_test(stream: VideoStream) -> PacketTest:
     """
     if _codec(stream) != "h264":
         return lambda packet: packet.is_keyframe
-    prefix = _length_prefix(stream)
+    prefix = length_prefix(stream)
     return lambda packet: packet.is_keyframe and not _recovers_late(bytes(packet), prefix)
 
 
@@ -35,7 +35,7 @@ def disposable_test(stream: VideoStream) -> PacketTest:
     box (ISO/IEC 14496-15, 8.3.2.1). VP9 and AV1 carry entropy state through every frame. A packet that holds
     anything but such slices and remarks, parameter sets for one, is kept.
     """
-    prefix = _length_prefix(stream)
+    prefix = length_prefix(stream)
     extradata = stream.codec_context.extradata or b""
     if _codec(stream) == "h264":
         return lambda packet: _all_units(packet, prefix, _is_disposable_h264)
@@ -48,7 +48,7 @@ def _codec(stream: VideoStream) -> str:
     return stream.codec_context.codec.canonical_name
 
 
-def _length_prefix(stream: VideoStream) -> int:
+def length_prefix(stream: VideoStream) -> int:
     """Bytes of the length before each unit (``avcC``, ``hvcC``); 0 where start codes separate them."""
     extradata = stream.codec_context.extradata or b""
     at = {"h264": 4, "hevc": 21}.get(_codec(stream))

@@ -7,7 +7,7 @@ first packets are read: times of later packets follow from its sample tables, so
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -22,11 +22,14 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from align.schemas.errors import AlignError
-from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
+from align.schemas.media import AudioInfo, ClosedTrack, MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.guard import Opener, open_bytes, open_media
+from align.transforms.read.nominal import is_nominal
 from align.transforms.read.payload import Payload
+from align.transforms.read.track import Track
+from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 
 _FIRST_PACKETS = 32
 _NO_PARSE = 0x20  # AVFMT_FLAG_NOPARSE, libavformat/avformat.h
@@ -48,7 +51,8 @@ def probe_media(
         opener: opens the URI as a seekable file object.
 
     Returns:
-        The streams chosen; ``video`` or ``audio`` is None where the container holds none that has data.
+        The streams chosen; ``video`` or ``audio`` is None where the container holds none that has data and
+        can be decoded; ``closed`` names those that cannot.
 
     Raises:
         AlignError: what :func:`~align.transforms.read.guard.open_media` raises; ``no_such_stream`` where an
@@ -57,13 +61,18 @@ def probe_media(
     file = Payload(open_bytes(uri, opener))
     container = open_media(uri, lambda _: file)
     try:
-        video = choose_stream(container, "video", video_index)
-        audio = choose_stream(container, "audio", audio_index)
+        tracks = tracks_of(file, container.format.name)
+        closed = {t.index: t for t in closed_tracks(container, tracks)}
+        video = choose_stream(container, "video", video_index, closed)
+        audio = choose_stream(container, "audio", audio_index, closed)
         return MediaInfo(
             format=container.format.name,
-            video=_video_info(container, video, file) if isinstance(video, VideoStream) else None,
+            video=_video_info(container, video, file, track_of(tracks, video))
+            if isinstance(video, VideoStream)
+            else None,
             audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
             streams=tuple(_describe(s) for s in container.streams),
+            closed=tuple(closed.values()) or None,
         )
     except av.error.FFmpegError as e:
         raise AlignError("bad_container", f"{uri!r} cannot be demuxed: {e.strerror}", stage="probe") from e
@@ -72,9 +81,16 @@ def probe_media(
         file.close()
 
 
-def choose_stream(container: InputContainer, kind: str, index: int | None) -> Stream | None:
-    """The stream asked for; else the first one marked default, else the first; never a cover picture."""
+def choose_stream(
+    container: InputContainer, kind: str, index: int | None, closed: Mapping[int, ClosedTrack]
+) -> Stream | None:
+    """The stream asked for; else the first one marked default, else the first; never a cover picture.
+
+    Streams that cannot be decoded are passed over.
+    """
     if index is not None:
+        if index in closed and closed[index].kind == kind:
+            return None
         asked = container.streams[index] if 0 <= index < len(container.streams) else None
         if asked is None or asked.type != kind or asked.codec_context is None:
             raise AlignError(
@@ -82,8 +98,16 @@ def choose_stream(container: InputContainer, kind: str, index: int | None) -> St
             )
         return asked
     real = [s for s in container.streams if s.type == kind and not s.disposition & Disposition.attached_pic]
-    filled = [s for s in real if s.codec_context is not None and s.time_base and not _is_empty(s)]
+    filled = [s for s in real if s.index not in closed and s.time_base and not _is_empty(s)]
     return min(filled, key=lambda s: (not s.disposition & Disposition.default, s.index), default=None)
+
+
+def no_video(media: MediaInfo, name: str) -> AlignError:
+    """Why a medium gives no picture: it holds none, or none that can be decoded."""
+    closed = media.closed_of("video")
+    if closed is None:
+        return AlignError("no_video", f"{name} holds no video stream; check the file", stage="probe")
+    return AlignError(closed.reason, f"{name}: {closed}", stage="probe")
 
 
 def _is_empty(stream: Stream) -> bool:
@@ -136,13 +160,16 @@ def _first_packets(container: InputContainer, stream: Stream) -> list[_Timed]:
     return first
 
 
-def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -> VideoInfo | None:
+def _video_info(
+    container: InputContainer, stream: VideoStream, file: Payload, track: Track
+) -> VideoInfo | None:
     first = _first_packets(container, stream)
     if not first:
         return None
     offset = clock_offset_ns(container)
     base = time_base(stream)
     frame_ticks = _frame_ticks(first, stream)
+    shown = (p.pts for p in first if p.shown)
     start = _first_shown(container, stream, first)
     by_tables = "mov" in container.format.name and not file.is_fragmented
     survey = _survey_tables(container, stream, file) if by_tables else _survey_tail(container, stream)
@@ -165,6 +192,11 @@ def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -
         bytes_per_s=size * NS / span.length_ns if span.length_ns else 0.0,
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
         shortfall_ns=ticks_to_ns(max(survey.promised - survey.held, 0), base),
+        crop=track.crop,
+        is_reconfigured=track.entries > 1 or None,
+        has_layers=track.has_layers or None,
+        is_nominal=is_nominal(container) or None,
+        slow_age_ns=_slow_age_ns([*(() if by_tables else shown), *survey.times], base),
     )
 
 
@@ -175,6 +207,15 @@ def _frame_ticks(packets: list[_Timed], stream: VideoStream) -> int:
         return median_low(b - a for a, b in pairwise(shown))
     rate = stream.average_rate
     return packets[0].duration or (round(1 / (rate * time_base(stream))) if rate else 1) or 1
+
+
+def _slow_age_ns(times: Sequence[int], base: Fraction) -> int | None:
+    """Three median distances of frames where that is more than a second: of time-lapses, slides, webcams."""
+    if len(times) < 2 or 6 * (max(times) - min(times)) * base <= len(times) - 1:
+        return None  # no more than half of the distances can be as long as twice their mean
+    ascending = sorted(set(times))
+    age_ns = round_ties_up(3 * median_low(b - a for a, b in pairwise(ascending)) * base * NS)
+    return age_ns if age_ns > NS else None
 
 
 def _first_shown(container: InputContainer, stream: VideoStream, packets: list[_Timed]) -> int:
@@ -217,6 +258,7 @@ class _Survey:
         promised: when the video ends by the header; 0 where it does not say.
         held: when what the file holds ends.
         delay: a keyframe is shown at most so long after its decoding; None where that is not known.
+        times: of all frames, or of those at the end where only the ends of the file were read.
     """
 
     last_pts: int
@@ -226,6 +268,7 @@ class _Survey:
     promised: int = 0
     held: int = 0
     delay: int | None = None
+    times: Sequence[int] = ()
 
 
 def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload) -> _Survey:
@@ -237,12 +280,14 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
     container.flags |= _NO_PARSE
     rewind(container)
     last, size, keyframes, held = (stream.start_time or 0, 0), 0, [], None
+    times: list[int] = []
     delay, least = 0, 0  # of keyframes the longest, of all packets the shortest
     for packet in _timed_packets(container, stream):
         size += packet.size
         least = min(least, packet.delay)
         if packet.shown:
             last = max(last, (packet.pts, packet.duration))
+            times.append(packet.pts)
             if packet.keyframe:
                 keyframes.append(packet.pts)
                 delay = max(delay, packet.delay)
@@ -250,7 +295,7 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
                 held = packet.pts if held is None else min(held, packet.pts)
     end = sum(last)
     held = end if held is None else held
-    return _Survey(*last, tuple(sorted(keyframes)), size, end, held, None if least < 0 else delay)
+    return _Survey(*last, tuple(sorted(keyframes)), size, end, held, None if least < 0 else delay, times)
 
 
 def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:
@@ -266,7 +311,8 @@ def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:
         shown = [(p.pts, p.duration) for p in _timed_packets(container, stream) if p.shown]
         if shown:
             last = max(shown)
-            return _Survey(*last, keyframes, promised=_tagged_end(stream), held=sum(last))
+            times = [pts for pts, _ in shown]
+            return _Survey(*last, keyframes, promised=_tagged_end(stream), held=sum(last), times=times)
     return _Survey(stream.start_time or 0, stream.duration or 0, keyframes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from av.packet import Packet
+from av.packet import Packet, PacketSideData
 from av.video.stream import VideoStream
 
 from align.schemas.media import VideoInfo
@@ -51,6 +51,7 @@ class VideoTargets:
         self._decoder = RunDecoder(stream)
         self._table = table
         self._cut = self._next_cut()
+        self._parameters: PacketSideData | None = None
 
     def _is_covered(self, target_ns: int) -> bool:
         """The first frame holds for less than a frame before its time, the last for as long after its end."""
@@ -80,6 +81,18 @@ class VideoTargets:
         if self._table is not None:
             self._table.is_trusted = False
             self._cut = self._next_cut()
+
+    def carry(self, packet: Packet[VideoStream]) -> None:
+        """Let every keyframe bring the decoder's parameters that are in force, where they change in the file.
+
+        The demuxer puts them on the first packet after a change alone, which may be one that is not decoded.
+        """
+        if not self._info.is_reconfigured:
+            return
+        if packet.has_sidedata("new_extradata"):
+            self._parameters = packet.get_sidedata("new_extradata")
+        elif self._parameters is not None and packet.is_keyframe:
+            packet.set_sidedata(self._parameters)
 
     def push(self, packet: Packet[VideoStream]) -> None:
         """Take the next packet, in decoding order."""
