@@ -23,14 +23,14 @@ from rich.progress import (
 from rich.table import Table
 
 from align.pipeline.job.run import PlanSummary, RunResult
-from align.pipeline.storage.files import is_remote
+from align.pipeline.storage.files import absolute, is_remote
 from align.pipeline.storage.stores import store
 from align.schemas.errors import UsageError
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS, TimeSpan
+from align.transforms.check.described import read_manifest, read_stats
 from align.transforms.check.inspect import StreamView
 from align.transforms.stages import STAGES
-from align.transforms.store.publish import read_json
 
 _LINE_EVERY_S = 10.0
 _COLUMNS = 64
@@ -174,12 +174,13 @@ def print_plan(summary: PlanSummary) -> None:
 
 def print_verification(out: str, *, deep: bool) -> int:
     """Verify a data set, print what is off, and return the exit code."""
-    from align.pipeline.storage.stores import store
+    from align.pipeline.process.data_set_looks import checking
     from align.transforms.check.verify import verify
 
     if not is_remote(out) and not Path(out).is_dir():
         raise UsageError(f"{out} is not a folder; name the --output of a finished run")
-    report = verify(store(out), deep=deep)
+    with checking(absolute(out)) as looker:
+        report = verify(store(out), deep=deep, looker=looker)
     for problem in report.problems:
         console.print(f"[red]{escape(str(problem))}", soft_wrap=True)
     if report.problems:
@@ -201,8 +202,10 @@ def print_inspection(path: str) -> None:
 
 
 def _print_dataset(path: str) -> None:
-    manifest = read_json(store(path), "manifest.json")
-    stats = read_json(store(path), "stats.json")
+    try:
+        manifest, stats = read_manifest(store(path)), read_stats(store(path))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} holds no finished data set: {error.strerror or error}") from None
     table = Table("split", "windows", "hours", *MODALITIES, box=None, padding=(0, 2, 0, 0))
     for split, found in stats["splits"].items():
         present = [f"{found['modalities'][m]['present']:,}" for m in MODALITIES]

@@ -26,20 +26,22 @@ def index(out: str, loaders: str | None, threads: int, **given: Any) -> None:
     \b
     align index out --by scenario --loaders energon,dali
     """
+    from align.pipeline.process.data_set_looks import indexing
+    from align.pipeline.storage.files import absolute
     from align.pipeline.storage.stores import store
     from align.schemas.errors import UsageError
+    from align.transforms.check.described import read_manifest, read_stats
     from align.transforms.index.balance import IndexOptions, add_index
     from align.transforms.index.loaders import write_loader_indexes
-    from align.transforms.store.publish import read_json
     from align.transforms.write.card import write_card
-    from align.transforms.write.manifest import MANIFEST
-    from align.transforms.write.stats import STATS
 
     options, place = IndexOptions(**given), store(out)
     try:
-        found = add_index(place, options, threads=threads)
+        sizes = {shard["path"]: shard["bytes"] for shard in read_manifest(place)["shards"]}
+        with indexing(absolute(out), sizes, threads) as looker:
+            found = add_index(place, options, threads=threads, looker=looker)
         files = write_loader_indexes(place, loaders.split(",")) if loaders else []
-        write_card(place, read_json(place, MANIFEST), read_json(place, STATS))
+        write_card(place, read_manifest(place), read_stats(place))
     except FileNotFoundError:
         detail = f"{out} has no manifest.json; name the output folder of a finished align run"
         raise UsageError(detail) from None

@@ -25,13 +25,12 @@ def stats(out: str, raw: bool) -> None:
     """
     from align.pipeline.storage.stores import store
     from align.schemas.errors import UsageError
-    from align.transforms.store.publish import read_json, strict_json
-    from align.transforms.write.manifest import MANIFEST
-    from align.transforms.write.stats import STATS
+    from align.transforms.check.described import read_manifest, read_stats
+    from align.transforms.store.publish import strict_json
 
     place = store(out)
     try:
-        manifest, found = read_json(place, MANIFEST), read_json(place, STATS)
+        manifest, found = read_manifest(place), read_stats(place)
     except FileNotFoundError:
         detail = f"{out} holds no finished data set; name the output folder of an align run"
         raise UsageError(detail) from None
@@ -127,8 +126,12 @@ def _normalisation(split: str, told: Shown) -> Table:
     table = _table(f"{split}: values", "", "unit", "mean", "std", *shown)
     for name, unit, values in rows:
         if values["n"]:
-            numbers = [values["mean"], values["std"], *(values["quantiles"][share] for share in quantiles)]
-            table.add_row(name, unit, *(f"{number:.4g}" for number in numbers))
+            numbers = [
+                values["mean"],
+                values["std"],
+                *((values.get("quantiles") or {}).get(share) for share in quantiles),
+            ]
+            table.add_row(name, unit, *("" if n is None else f"{n:.4g}" for n in numbers))
     return table
 
 

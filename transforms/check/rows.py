@@ -13,12 +13,14 @@ import numpy as np
 import soundfile
 from PIL import Image, UnidentifiedImageError
 
-from align.schemas.errors import Reason
+from align.schemas.errors import AlignError, Reason
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS, count_in
+from align.transforms.formats.media_heads import jpeg_size
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _REASONS = frozenset(Reason)
+_BLOCK = 1 << 20
 _EARLY_NS = NS  # a first frame may stand this much after the target, at one frame a second
 
 
@@ -100,10 +102,11 @@ def _images(row: Mapping[str, Any], expected: Expected) -> Told:
 def _jpeg(what: str, media: Mapping[str, Any], deep: bool) -> Told:
     data = media["bytes"] or b""
     try:
+        jpeg_size(data)
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
             if deep:
                 picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (AlignError, UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         yield "bad_image", f"{what} is no whole JPEG: {error}"
         return
     if not data.endswith(b"\xff\xd9"):
@@ -130,19 +133,25 @@ def _audio(row: Mapping[str, Any], expected: Expected) -> Told:
 
 
 def _flac(row: Mapping[str, Any], expected: Expected) -> Told:
+    rate = expected.audio_rate
+    want = ("FLAC", 1, rate, count_in(expected.window_ns, rate))
     try:
         with soundfile.SoundFile(io.BytesIO(row["audio"]["bytes"] or b"")) as sound:
             said = (sound.format, sound.channels, sound.samplerate, sound.frames)
-            read = len(sound.read(dtype="int16")) if expected.deep else sound.frames
+            if said != want:  # nothing is decoded by a header that lies
+                yield "bad_audio", f"format, channels, rate and samples are {said}, not {want}"
+            elif expected.deep and (read := _decoded(sound)) != sound.frames:
+                yield "bad_audio", f"{read} samples can be decoded of {sound.frames}"
     except (soundfile.LibsndfileError, RuntimeError) as error:
         yield "bad_audio", f"the FLAC cannot be read: {error}"
-        return
-    rate = expected.audio_rate
-    want = ("FLAC", 1, rate, count_in(expected.window_ns, rate))
-    if said != want:
-        yield "bad_audio", f"format, channels, rate and samples are {said}, not {want}"
-    if read != said[3]:
-        yield "bad_audio", f"{read} samples can be decoded of {said[3]}"
+
+
+def _decoded(sound: soundfile.SoundFile) -> int:
+    """How many samples can be decoded, a block in memory at a time."""
+    count = 0
+    while read := len(sound.read(_BLOCK, dtype="int16")):
+        count += read
+    return count
 
 
 def _imu(row: Mapping[str, Any], expected: Expected) -> Told:

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from align.schemas.errors import AlignError
@@ -28,7 +28,7 @@ def split_place(path: str) -> tuple[str, ...]:
     """The parts of a relative path with ``/`` between them.
 
     Raises:
-        AlignError: ``bad_path``, it is absolute, leaves its root, or holds a control character, ``\\`` or ``:``.
+        AlignError: ``bad_path``: absolute, out of its root, or with a control character, backslash or colon.
     """
     parts = tuple(path.split("/")) if len(path) <= _MOST and not _UNFIT.search(path) else ()
     if not parts or any(part in ("", ".", "..") for part in parts):
@@ -43,7 +43,7 @@ def open_listed(root: str, path: str) -> IO[bytes]:
     Raises:
         FileNotFoundError: it is not there.
         OSError: it cannot be read.
-        AlignError: ``bad_path``, see :func:`split_place`; or a part of it is a link, or it is no regular file.
+        AlignError: ``bad_path``, see :func:`split_place`; or a part of it is a link, or no regular file.
     """
     with _parent(root, path, make=False) as (folder, name):
         try:
@@ -85,7 +85,9 @@ def _parent(root: str, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
     *folders, name = split_place(path)
     if make:
         os.makedirs(root, exist_ok=True)
-    here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # whoever named the root chose its links
+    here = os.open(
+        root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    )  # whoever named the root chose its links
     try:
         for part in folders:
             here = _step(here, part, path, make)
@@ -97,10 +99,8 @@ def _parent(root: str, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
 def _step(here: int, part: str, path: str, make: bool) -> int:
     """The folder ``part`` of an open one, which is closed only when that succeeds."""
     if make:
-        try:
+        with suppress(FileExistsError):
             os.mkdir(part, dir_fd=here)
-        except FileExistsError:
-            pass
     try:
         below = os.open(part, _FOLDER, dir_fd=here)
     except OSError as error:
@@ -119,5 +119,7 @@ def _refused(error: OSError, path: str, folder: int, part: str) -> Exception:
         detail = f"{path} leads through a link, {part!r}; copy the data set with its links resolved (cp -rL)"
         return AlignError("bad_path", detail, stage="verify")
     if error.errno in (*_LINKS, errno.ENXIO):
-        return AlignError("bad_path", f"{path} leads through {part!r}, which is no folder or regular file", stage="verify")
+        return AlignError(
+            "bad_path", f"{path} leads through {part!r}, which is no folder or regular file", stage="verify"
+        )
     return error
