@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import re
 
-# C0 and C1 controls and DEL; marks that turn the writing direction; line and paragraph separators; what is no
-# character: lone surrogates.
-_SENT_NOWHERE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufff9-\ufffb"
-    r"\ud800-\udfff]|[\t\n]"
+# C0 and C1 controls and DEL; marks that turn the writing direction; line and paragraph separators; marks of
+# annotations; and what is no character: lone surrogates.
+_UNSAFE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
 )
 
 
-def printable(text: str, keep: str = "\n\t") -> str:
-    """The text with control characters and direction marks as escapes such as ``\\x1b``.
-
-    Args:
-        text: of whatever origin.
-        keep: which of line break and tab stay as they are.
-    """
-    return _SENT_NOWHERE.sub(lambda found: found[0] if found[0] in keep else _shown(found[0]), text)
-
-
-def one_line(text: str) -> str:
-    """The same on one line: runs of white space become a blank."""
-    return printable(" ".join(text.split()), keep="")
-
-
-def _shown(character: str) -> str:
-    return ascii(character)[1:-1]
+def printable(text: str) -> str:
+    r"""The text on one line, with control characters and direction marks as escapes such as ``\x1b``."""
+    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)

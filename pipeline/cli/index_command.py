@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from align.pipeline.cli.echo import echo
+
 
 @click.command(context_settings={"show_default": True})
 @click.argument("out")
@@ -46,12 +48,12 @@ def index(out: str, loaders: str | None, threads: int, **given: Any) -> None:
         detail = f"{out} has no manifest.json; name the output folder of a finished align run"
         raise UsageError(detail) from None
     for split, classes in found["classes"].items():
-        click.echo(f"{split}: windows and draws per epoch, by {options.by}")
+        echo(f"{split}: windows and draws per epoch, by {options.by}")
         for label, said in sorted(classes.items(), key=lambda item: -item[1]["windows"]):
-            click.echo(f"  {said['windows']:>9,}  x {said['weight']:<6.3g} {label or 'none'}")
+            echo(f"  {said['windows']:>9,}  x {said['weight']:<6.3g} {label or 'none'}")
     across = (
         f", {found['across_splits']:,} of them of a window in another split" if found["duplicates"] else ""
     )
-    click.echo(f"near-duplicates: {found['duplicates']:,}{across}")
+    echo(f"near-duplicates: {found['duplicates']:,}{across}")
     if files:
-        click.echo(f"indexes for {loaders}: {len(files)} files in {out}/webdataset")
+        echo(f"indexes for {loaders}: {len(files)} files in {out}/webdataset")

@@ -1,43 +1,39 @@
-"""The one way to standard output and standard error: control characters in data are shown, never sent.
+"""Tables, styles and bars on a terminal: control characters in data are shown, never sent.
 
-Everything that a command prints goes through a text stream that makes it printable, so that no single place
-has to think of it. Only what rich and click send on their own account, colours and the moves of a progress
-bar, passes: the console of :mod:`align.pipeline.cli.console` makes its texts printable one by one.
+Names, paths and messages come from files that others wrote. Every command prints through :data:`console` or
+:func:`~align.pipeline.cli.echo.echo`, so that no single place has to think of it; a test holds that there is
+no other way. Nothing in a text is markup: styles are arguments, or :class:`rich.text.Text`.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from collections.abc import Iterable
+from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console
 from rich.segment import Segment
+from rich.text import Text
 
 from align.schemas.printable import printable
 
 
 class SafeConsole(Console):
-    """A console whose texts hold no control characters; the styles are its own."""
+    """A console that knows no markup, and whose texts hold no control characters; styles are its own."""
 
-    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """What is to be printed, its texts made printable. Control segments are rich's own."""
-        for segment in super().render(renderable, options):
-            text, style, control = segment
-            yield segment if control else Segment(printable(text), style)
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A string as text: before rich drops some controls without a word."""
+        return super().render_str(printable(text), **how)
+
+    def render(self, *given: Any, **how: Any) -> Iterable[Segment]:
+        """What is to be printed. Control segments, which move a progress bar, are rich's own."""
+        for segment in super().render(*given, **how):
+            if segment.control or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment("\n".join(map(printable, segment.text.split("\n"))), segment.style)
 
 
-class SafeStream:
-    """A text stream that makes printable what is written to it, for all that prints without a console."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write the text as it may be seen."""
-        self._stream.write(printable(text, keep="\n\t\r"))
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+console = SafeConsole()

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
+
+from align.pipeline.cli.echo import echo
+from align.pipeline.cli.printing import console
 
 _ROWS = 12
 
@@ -36,9 +38,9 @@ def stats(out: str, raw: bool) -> None:
         raise UsageError(detail) from None
     balance = manifest.get("balance")
     if raw:
-        click.echo(strict_json({**found, "balance": balance}, indent=2))
+        # DEL is the one control character that ASCII JSON leaves as it is.
+        echo(*strict_json({**found, "balance": balance}, indent=2).replace("\x7f", "\\u007f").splitlines())
         return
-    console = Console(highlight=False)
     for split, told in found["splits"].items():
         for table in _tables(split, told, (balance or {}).get("classes", {}).get(split)):
             console.print(table)

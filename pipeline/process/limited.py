@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import IO, Any
 
@@ -113,10 +114,8 @@ class Limited:
         self._child = None
         for stream in (child.stdin, child.stdout):
             if stream is not None:
-                try:
+                with suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
         try:
             child.wait(0.5)  # it ends by itself: its input has ended, or it is dead already
         except subprocess.TimeoutExpired:
