@@ -23,6 +23,7 @@ from align.pipeline.job.shards import (
     commit_run,
     lost_by,
     number_shards,
+    refuse_too_many,
     shard_key,
     write_one_shard,
 )
@@ -56,7 +57,11 @@ class AlignRecordings(beam.PTransform):
             | "Plan" >> beam.ParDo(PlanRecordings(config, self.heartbeats))
         )
         segments = plans | "Segments" >> beam.FlatMap(lambda plan: plan.segments)
-        loads = segments | "Measure splits" >> beam.CombineGlobally(SumLoads(config.seed))
+        loads = (
+            segments
+            | "Measure splits" >> beam.CombineGlobally(SumLoads(config.seed))
+            | "Not too many" >> beam.ParDo(RefuseTooMany(config, self.heartbeats))
+        )
         keyed = segments | "Key by shard" >> beam.Map(key_by_shard, config, AsSingleton(loads))
         numbers = (
             keyed
@@ -121,6 +126,20 @@ class SumLoads(beam.CombineFn):
 
     def extract_output(self, loads: Loads) -> Loads:
         return loads
+
+
+class RefuseTooMany(beam.DoFn):
+    """Pass on what all segments add up to, if a run may hold it."""
+
+    def __init__(self, config: RunConfig, heartbeats: str | None) -> None:
+        self.config, self.heartbeats = config, heartbeats
+
+    def process(self, loads: Loads) -> Iterator[Loads]:
+        try:
+            yield refuse_too_many(loads, self.config)
+        except AlignError as error:
+            leave_word(self.heartbeats, error)
+            raise
 
 
 @typehints.with_output_types(tuple[ShardKey, Any])
