@@ -73,9 +73,7 @@ class Payload(io.RawIOBase, BinaryIO):
                 if size < 8:
                     return
                 at += size
-            detail = (
-                f"the file holds more than {_MOST_BOXES} boxes and no fragment: it is damaged or made to be"
-            )
+            detail = f"it holds over {_MOST_BOXES} boxes and no fragment: it is damaged or made to be"
             raise AlignError("bad_container", detail, stage="probe")
         finally:
             self._at = kept
