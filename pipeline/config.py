@@ -37,6 +37,7 @@ class RunConfig:
         seed: of splits, shards and the order inside a shard.
         shard_size: bytes a shard should not much exceed.
         segment_s: seconds of media that are read in one go.
+        max_windows: more planned windows than that, over all recordings, and the run ends before it decodes.
         max_failures: share of the planned windows that may fail before the run counts as failed.
         resume: go on with what an interrupted run finished.
         retry_failed: take in an input that was repaired, and do again what failed; all else is kept.
@@ -71,6 +72,7 @@ class RunConfig:
     shard_size: int = 512 * 10**6
     segment_s: float = 300.0
     max_failures: float = 0.01
+    max_windows: int = 50_000_000
     resume: bool = False
     retry_failed: bool = False
     overwrite: bool = False
@@ -103,6 +105,7 @@ class RunConfig:
             (self.shard_size >= 10**5, "--shard-size must be at least 100KB"),
             (1 <= self.segment_s <= 86_400, "--segment must be between 1 and 86400 seconds"),
             (0 <= self.max_failures <= 1, "--max-failures must be between 0 and 1 (0.01 is 1 %)"),
+            (self.max_windows >= 1, "--max-windows must be at least 1"),
             (self.decode_timeout_s > 0, "--decode-timeout must be a positive number of seconds"),
             (
                 not (self.overwrite and (self.resume or self.retry_failed)),

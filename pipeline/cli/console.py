@@ -10,8 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,21 +19,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from align.pipeline.cli.printing import console
 from align.pipeline.job.run import PlanSummary, RunResult
-from align.pipeline.storage.files import is_remote
+from align.pipeline.storage.files import absolute, is_remote
 from align.pipeline.storage.stores import store
 from align.schemas.errors import UsageError
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS, TimeSpan
+from align.transforms.check.described import read_manifest, read_stats
 from align.transforms.check.inspect import StreamView
 from align.transforms.stages import STAGES
-from align.transforms.store.publish import read_json
 
 _LINE_EVERY_S = 10.0
 _COLUMNS = 64
-
-console = Console(highlight=False)
 
 
 @contextmanager
@@ -45,10 +43,10 @@ def progress_display() -> Iterator[Callable[[Counter[str]], None]]:
         yield _Lines().show
         return
     columns = (
-        TextColumn("[bold]windows"),
+        TextColumn("windows", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -93,16 +91,16 @@ def _state(counts: Counter[str], started: float) -> str:
 
 def finish(result: RunResult) -> int:
     """Print the summary of a run and return its exit code."""
-    counts, output = result.manifest["counts"], escape(result.output)
+    counts, output = result.manifest["counts"], result.output
     if result.already:
         console.print("already complete: every shard is what its checksum says")
     table = Table(title=output, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("recordings", f"{counts['recordings']:,}")
     table.add_row("windows planned", f"{counts['windows_planned']:,}")
-    table.add_row("  written", f"[green]{counts['windows_written']:,}")
+    table.add_row("  written", Text(f"{counts['windows_written']:,}", "green"))
     for reason, number in counts["windows_skipped"].items():
         table.add_row(f"  skipped: {reason}", f"{number:,}")
-    table.add_row("  failed", f"[red]{counts['failed']:,}" if counts["failed"] else "0")
+    table.add_row("  failed", Text(f"{counts['failed']:,}", "red" if counts["failed"] else ""))
     for code, number in sorted(result.notes.items()):
         table.add_row(f"noted: {code}", f"{number:,}")
     for shard_format in dict.fromkeys(s["format"] for s in result.manifest["shards"]):
@@ -113,7 +111,8 @@ def finish(result: RunResult) -> int:
     if result.stages:
         table.add_row("where time went", _stages(result.stages))
     console.print(table)
-    console.print(f"\nlook at it:   align inspect {output}", soft_wrap=True)
+    console.print()
+    console.print(f"look at it:   align inspect {output}", soft_wrap=True)
     console.print(f"check it:     align verify {output}", soft_wrap=True)
     load = f"""python -c "import datasets; print(datasets.load_dataset('{output}'))\""""
     console.print(f"load it:      {load}", soft_wrap=True)
@@ -123,7 +122,8 @@ def finish(result: RunResult) -> int:
         console.print(f"what is lost: {output}/failures.jsonl", soft_wrap=True)
     if result.too_many_failures:
         planned = counts["windows_planned"]
-        console.print(f"[red]{counts['failed']} of {planned} windows failed: more than --max-failures allows")
+        told = f"{counts['failed']} of {planned} windows failed: more than --max-failures allows"
+        console.print(told, style="red")
         return 3
     return 0
 
@@ -174,19 +174,20 @@ def print_plan(summary: PlanSummary) -> None:
 
 def print_verification(out: str, *, deep: bool) -> int:
     """Verify a data set, print what is off, and return the exit code."""
-    from align.pipeline.storage.stores import store
+    from align.pipeline.process.data_set_looks import checking
     from align.transforms.check.verify import verify
 
     if not is_remote(out) and not Path(out).is_dir():
         raise UsageError(f"{out} is not a folder; name the --output of a finished run")
-    report = verify(store(out), deep=deep)
+    with checking(absolute(out)) as looker:
+        report = verify(store(out), deep=deep, looker=looker)
     for problem in report.problems:
-        console.print(f"[red]{escape(str(problem))}", soft_wrap=True)
+        console.print(str(problem), style="red", soft_wrap=True)
     if report.problems:
-        console.print(f"{escape(out)}: problems: {len(report.problems)}", soft_wrap=True)
+        console.print(f"{out}: problems: {len(report.problems)}", soft_wrap=True)
         return 1
     held = f"{report.samples:,} samples in {report.shards:,} shards, everything holds"
-    console.print(f"{escape(out)}: {held}", soft_wrap=True)
+    console.print(f"{out}: {held}", soft_wrap=True)
     return 0
 
 
@@ -201,15 +202,17 @@ def print_inspection(path: str) -> None:
 
 
 def _print_dataset(path: str) -> None:
-    manifest = read_json(store(path), "manifest.json")
-    stats = read_json(store(path), "stats.json")
+    try:
+        manifest, stats = read_manifest(store(path)), read_stats(store(path))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} holds no finished data set: {error.strerror or error}") from None
     table = Table("split", "windows", "hours", *MODALITIES, box=None, padding=(0, 2, 0, 0))
     for split, found in stats["splits"].items():
         present = [f"{found['modalities'][m]['present']:,}" for m in MODALITIES]
         table.add_row(split, f"{found['windows']:,}", f"{found['window_hours']:.3f}", *present)
     console.print(table)
     for name in ("source", "align_version", "counts", "config"):
-        console.print(f"{name}: {escape(str(manifest[name]))}", soft_wrap=True)
+        console.print(f"{name}: {manifest[name]!s}", soft_wrap=True)
     for shard in manifest["shards"]:
         console.print(f"{shard['path']}  {shard['samples']:,} samples  {_size(shard['bytes'])}")
 
@@ -221,13 +224,13 @@ def _print_recording(views: Sequence[StreamView]) -> None:
         console.print(f"{'':32}{start / NS:<{_COLUMNS - 12}.3f}{end / NS:>12.3f} s", soft_wrap=True)
     for view in views:
         bar = timeline(view, start, end, _COLUMNS) if view.span else ""
-        console.print(f"{escape(f'{view.name[:31]:32}')}[cyan]{bar}", soft_wrap=True)
+        console.print(Text(f"{view.name[:31]:32}").append(bar, "cyan"), soft_wrap=True)
         where = f"{view.span.start_ns / NS:.6f} to {view.span.end_ns / NS:.6f} s, " if view.span else ""
-        console.print(f"{'':32}[dim]{where}{', '.join(view.facts)}", soft_wrap=True)
+        console.print(f"{'':32}{where}{', '.join(view.facts)}", style="dim", soft_wrap=True)
         for gap in view.gaps:
-            console.print(f"{'':32}[yellow]gap {gap.start_ns / NS:.3f} to {gap.end_ns / NS:.3f} s")
+            console.print(f"{'':32}gap {gap.start_ns / NS:.3f} to {gap.end_ns / NS:.3f} s", style="yellow")
         for fault in view.faults:
-            console.print(f"{'':32}[red]{escape(fault)}", soft_wrap=True)
+            console.print(f"{'':32}{fault}", style="red", soft_wrap=True)
 
 
 def timeline(view: StreamView, start_ns: int, end_ns: int, columns: int) -> str:

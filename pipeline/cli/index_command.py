@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from align.pipeline.cli.echo import echo
+
 
 @click.command(context_settings={"show_default": True})
 @click.argument("out")
@@ -26,35 +28,37 @@ def index(out: str, loaders: str | None, threads: int, **given: Any) -> None:
     \b
     align index out --by scenario --loaders energon,dali
     """
+    from align.pipeline.process.data_set_looks import indexing
+    from align.pipeline.storage.files import absolute
     from align.pipeline.storage.stores import store
     from align.schemas.errors import UsageError
+    from align.transforms.check.described import read_manifest, read_stats
     from align.transforms.index.balance import IndexOptions, add_index
     from align.transforms.index.loaders import write_loader_indexes
-    from align.transforms.store.publish import read_json
     from align.transforms.write.card import write_card
-    from align.transforms.write.manifest import MANIFEST, described, write_manifest
-    from align.transforms.write.stats import STATS
+    from align.transforms.write.manifest import described, write_manifest
 
     options, place = IndexOptions(**given), store(out)
     try:
-        found = add_index(place, options, threads=threads)
+        sizes = {shard["path"]: shard["bytes"] for shard in read_manifest(place)["shards"]}
+        with indexing(absolute(out), sizes, threads) as looker:
+            found = add_index(place, options, threads=threads, looker=looker)
         files = write_loader_indexes(place, loaders.split(",")) if loaders else []
-        manifest = read_json(place, MANIFEST)
-        write_card(place, manifest, read_json(place, STATS))
+        manifest = read_manifest(place)
+        write_card(place, manifest, read_stats(place))
         if "files" in manifest:
-            write_manifest(
-                place, manifest | {"files": described(place, [f["path"] for f in manifest["files"]])}
-            )
+            files_described = described(place, [entry["path"] for entry in manifest["files"]])
+            write_manifest(place, manifest | {"files": files_described})
     except FileNotFoundError:
         detail = f"{out} has no manifest.json; name the output folder of a finished align run"
         raise UsageError(detail) from None
     for split, classes in found["classes"].items():
-        click.echo(f"{split}: windows and draws per epoch, by {options.by}")
+        echo(f"{split}: windows and draws per epoch, by {options.by}")
         for label, said in sorted(classes.items(), key=lambda item: -item[1]["windows"]):
-            click.echo(f"  {said['windows']:>9,}  x {said['weight']:<6.3g} {label or 'none'}")
+            echo(f"  {said['windows']:>9,}  x {said['weight']:<6.3g} {label or 'none'}")
     across = (
         f", {found['across_splits']:,} of them of a window in another split" if found["duplicates"] else ""
     )
-    click.echo(f"near-duplicates: {found['duplicates']:,}{across}")
+    echo(f"near-duplicates: {found['duplicates']:,}{across}")
     if files:
-        click.echo(f"indexes for {loaders}: {len(files)} files in {out}/webdataset")
+        echo(f"indexes for {loaders}: {len(files)} files in {out}/webdataset")

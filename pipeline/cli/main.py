@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NoReturn
 
 import click
 
+from align.pipeline.cli.echo import echo
 from align.pipeline.cli.options import config_from, run_options
 from align.pipeline.process.stopping import Terminated
 from align.schemas.errors import AlignError, UsageError, without_secrets
@@ -145,7 +146,10 @@ def clean(out: str) -> None:
     from align.pipeline.job.resume import clean as clean_output
 
     removed = clean_output(out)
-    click.echo("\n".join(f"removed {n} {what}" for what, n in sorted(removed.items())) or "nothing to remove")
+    echo(
+        *(f"removed {n} {what}" for what, n in sorted(removed.items())),
+        *([] if removed else ["nothing to remove"]),
+    )
 
 
 @align.command()
@@ -160,7 +164,7 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     if found is None:
         raise UsageError(f"no completion for {shell}")
-    click.echo(found(align, {}, "align", "_ALIGN_COMPLETE").source())
+    echo(*found(align, {}, "align", "_ALIGN_COMPLETE").source().splitlines())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -174,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         align.main([a for a in arguments if a != "--debug"], prog_name="align", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        echo(*error.format_message().splitlines())
         sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code, debug)
@@ -196,7 +200,7 @@ def _leave(reason: BaseException) -> NoReturn:
     else:
         line = "stopped; run the same command with --resume to go on"
         code = 143 if isinstance(reason, Terminated) else 130
-    click.echo(f"align: {line}", err=True)
+    echo(f"align: {line}", err=True)
     sys.stdout.flush()
     os._exit(code)
 
@@ -205,8 +209,8 @@ def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         import traceback
 
-        traceback.print_exc()
-    click.echo(f"align: {without_secrets(' '.join(message.split()))}", err=True)
+        echo(*traceback.format_exc().splitlines(), err=True)
+    echo(f"align: {without_secrets(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 

@@ -116,6 +116,14 @@ _EXECUTION = [
     click.option(
         "--max-failures", type=float, default=0.01, show_default=True, metavar="SHARE", help="Exit 3 above."
     ),
+    click.option(
+        "--max-windows",
+        type=int,
+        default=50_000_000,
+        show_default=True,
+        metavar="N",
+        help="Refuse a run of more windows.",
+    ),
     click.option("--resume", is_flag=True, help="Keep finished shards of an interrupted run, do the rest."),
     click.option(
         "--retry-failed",
@@ -241,6 +249,7 @@ def config_from(output: str | None, beam_args: tuple[str, ...] = (), **given: An
         shard_size=parse_size(given["shard_size"]),
         segment_s=given["segment"],
         max_failures=given["max_failures"],
+        max_windows=given["max_windows"],
         resume=given["resume"] or given["retry_failed"],
         retry_failed=given["retry_failed"],
         overwrite=given["overwrite"],

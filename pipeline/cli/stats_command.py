@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
+
+from align.pipeline.cli.echo import echo
+from align.pipeline.cli.printing import console
 
 _ROWS = 12
 
@@ -25,21 +27,20 @@ def stats(out: str, raw: bool) -> None:
     """
     from align.pipeline.storage.stores import store
     from align.schemas.errors import UsageError
-    from align.transforms.store.publish import read_json, strict_json
-    from align.transforms.write.manifest import MANIFEST
-    from align.transforms.write.stats import STATS
+    from align.transforms.check.described import read_manifest, read_stats
+    from align.transforms.store.publish import strict_json
 
     place = store(out)
     try:
-        manifest, found = read_json(place, MANIFEST), read_json(place, STATS)
+        manifest, found = read_manifest(place), read_stats(place)
     except FileNotFoundError:
         detail = f"{out} holds no finished data set; name the output folder of an align run"
         raise UsageError(detail) from None
     balance = manifest.get("balance")
     if raw:
-        click.echo(strict_json({**found, "balance": balance}, indent=2))
+        # DEL is the one control character that ASCII JSON leaves as it is.
+        echo(*strict_json({**found, "balance": balance}, indent=2).replace("\x7f", "\\u007f").splitlines())
         return
-    console = Console(highlight=False)
     for split, told in found["splits"].items():
         for table in _tables(split, told, (balance or {}).get("classes", {}).get(split)):
             console.print(table)
@@ -127,8 +128,12 @@ def _normalisation(split: str, told: Shown) -> Table:
     table = _table(f"{split}: values", "", "unit", "mean", "std", *shown)
     for name, unit, values in rows:
         if values["n"]:
-            numbers = [values["mean"], values["std"], *(values["quantiles"][share] for share in quantiles)]
-            table.add_row(name, unit, *(f"{number:.4g}" for number in numbers))
+            numbers = [
+                values["mean"],
+                values["std"],
+                *((values.get("quantiles") or {}).get(share) for share in quantiles),
+            ]
+            table.add_row(name, unit, *("" if n is None else f"{n:.4g}" for n in numbers))
     return table
 
 

@@ -107,7 +107,7 @@ def _count(workers: str) -> int:
 @contextmanager
 def _progress() -> Iterator[Callable[[Counter[str]], None]]:
     """A live bar on a terminal, a plain line for every tenth of the work elsewhere."""
-    from align.pipeline.cli.console import console
+    from align.pipeline.cli.printing import console
 
     if console.is_terminal:
         from rich.progress import Progress
@@ -130,10 +130,9 @@ def _progress() -> Iterator[Callable[[Counter[str]], None]]:
 
 def _finish(result: SyncResult, clocks: str, report: str) -> int:
     """Print what was found and return the exit code: 3 where more than a hundredth could not be read."""
-    from rich.markup import escape
     from rich.table import Table
 
-    from align.pipeline.cli.console import console
+    from align.pipeline.cli.printing import console
 
     table = Table(box=None)
     for name in ("recording", "stream", "verdict", "offset ms", "drift ppm", "σ ms", "windows", "reason"):
@@ -150,16 +149,14 @@ def _finish(result: SyncResult, clocks: str, report: str) -> int:
             else ("", "", "")
         )
         windows = f"{row.agreeing}/{row.windows}"
-        table.add_row(
-            escape(row.recording_id), escape(row.stream), row.status, *figures, windows, escape(row.reason)
-        )
+        table.add_row(row.recording_id, row.stream, row.status, *figures, windows, row.reason)
     console.print(table)
     counts = Counter(r.status for r in result.rows)
     if len(result.rows) > _MOST_ROWS:
         console.print(f"… and {len(result.rows) - _MOST_ROWS} more")
     console.print(", ".join(f"{n} {status}" for status, n in counts.most_common()))
     for recording_id, why in result.failures[:_MOST_ROWS]:
-        console.print(f"could not be read: {escape(recording_id)}: {escape(why)}")
-    console.print(f"wrote {escape(clocks)}" + (f" and {escape(report)}" if report else ""))
+        console.print(f"could not be read: {recording_id}: {why}")
+    console.print(f"wrote {clocks}" + (f" and {report}" if report else ""))
     recordings = len({r.recording_id for r in result.rows})
     return 3 if len(result.failures) > 0.01 * recordings else 0

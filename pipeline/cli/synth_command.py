@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from align.pipeline.cli.echo import echo
+
 
 class _Pair(click.ParamType[Any]):
     """Two numbers with a colon between them."""
@@ -163,9 +165,9 @@ def synth(folder: Path, size: tuple[int, int], force: bool, **options: Any) -> N
         )
     written = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     events = sum(len(r.events) for r in truth.recordings)
-    click.echo(
+    echo(
         f"Recordings: {wanted.count} of {wanted.duration_s:g} s, {events} events in all, "
-        f"{written / 1e6:.1f} MB in {folder}\n"
-        f"What is true of them: {folder / 'truth.json'}\n"
-        f"Next: align run --source ego4d --input {folder} --output OUT"
+        f"{written / 1e6:.1f} MB in {folder}",
+        f"What is true of them: {folder / 'truth.json'}",
+        f"Next: align run --source ego4d --input {folder} --output OUT",
     )

@@ -6,6 +6,7 @@ Only references travel through the shuffle: a segment says what to read, a shard
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,12 @@ from align.pipeline.job.shards import (
     add_loads,
     commit_run,
     number_shards,
+    refuse_too_many,
     shard_key,
 )
 from align.pipeline.job.tasks import PLAN, WRITE, ShardWork
 from align.pipeline.process.isolation import stop_idle
-from align.pipeline.process.local_run import local_run
+from align.pipeline.process.local_run import LocalRun, local_run
 from align.schemas.plan import Segment
 from align.transforms.plan.shards import Load
 from align.transforms.write.shard import ShardReport
@@ -53,7 +55,11 @@ class AlignRecordings(beam.PTransform):
             | "Plan" >> beam.ParDo(Pooled(config, self.run, PLAN)).with_output_types(RecordingPlan)
         )
         segments = plans | "Segments" >> beam.FlatMap(lambda plan: plan.segments)
-        loads = segments | "Measure splits" >> beam.CombineGlobally(SumLoads(config.seed))
+        loads = (
+            segments
+            | "Measure splits" >> beam.CombineGlobally(SumLoads(config.seed))
+            | "Not too many" >> beam.ParDo(RefuseTooMany(config, self.run))
+        )
         keyed = segments | "Key by shard" >> beam.Map(key_by_shard, config, AsSingleton(loads))
         numbers = (
             keyed
@@ -96,6 +102,17 @@ class SumLoads(beam.CombineFn):
         return loads
 
 
+class RefuseTooMany(beam.DoFn):
+    """Pass on what all segments add up to, if a run may hold it."""
+
+    def __init__(self, config: RunConfig, run: str) -> None:
+        self.config, self.run = config, run
+
+    def process(self, loads: Loads) -> Iterator[Loads]:
+        with _noted(self.run):
+            yield refuse_too_many(loads, self.config)
+
+
 @typehints.with_output_types(tuple[ShardKey, Any])
 def key_by_shard(segment: Segment, config: RunConfig, loads: Loads) -> tuple[ShardKey, Segment]:
     """Hash each segment to a shard, so that a shard mixes segments of many recordings."""
@@ -115,16 +132,23 @@ class Commit(beam.DoFn):
         self.run = run
 
     def process(self, config: RunConfig, reports: list[ShardReport], losses: list[Losses]) -> Iterator[Any]:
-        here = local_run(self.run)
         stop_idle()  # nothing is decoded any more
-        try:
+        with _noted(self.run) as here:
             if here is not None:
                 here.end_workers()
             yield commit_run(config, reports, losses)
-        except Exception as error:
-            if here is not None:
-                here.noted(error)
-            raise
+
+
+@contextmanager
+def _noted(run: str) -> Iterator[LocalRun | None]:
+    """Keep an error as it was raised for the launcher: Beam passes on its text alone."""
+    here = local_run(run)
+    try:
+        yield here
+    except Exception as error:
+        if here is not None:
+            here.noted(error)
+        raise
 
 
 def build(pipeline: beam.Pipeline, config: RunConfig, run: str = "") -> beam.PCollection:

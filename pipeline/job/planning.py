@@ -22,6 +22,8 @@ from align.transforms.plan.windows import plan_windows
 from align.transforms.read.probe import no_video, probe_media
 from align.transforms.tables.table import ImuSurvey, imu_range, survey_imu
 
+_LONGER_NS = 10 * NS
+
 
 @dataclass(frozen=True, slots=True)
 class RecordingPlan:
@@ -106,7 +108,8 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     try:
         media = _claimed(recording) if config.trust_metadata else _probe(recording.video, config)
         video = _check_video(recording, media, config)
-        plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
+        payload = None if config.trust_metadata else round(video.bytes_per_s * video.span.length_ns / NS)
+        plan = plan_windows(recording, video.span, video.keyframes_ns, config.options, payload=payload)
     except AlignError as error:
         return _unreadable(recording, config, error)
     faults = [*_notes(recording, media, video, config, plan.planned)]
@@ -188,6 +191,11 @@ def _notes(
         notes.append(
             ("shorter_than_header", f"{name}: {lost} of what its header promises are not in the file")
         )
+    claimed = recording.span
+    if claimed and claimed.length_ns and video.span.length_ns > 2 * claimed.length_ns + _LONGER_NS:
+        lasts, said = video.span.length_ns / NS, claimed.length_ns / NS
+        detail = f"{recording.video.name} lasts {lasts:.3f} s, its metadata says {said:.3f} s: check the file"
+        notes.append(("longer_than_metadata", detail))
     if not planned:
         shown = f"{video.span.length_ns / NS:.3f} s of video, {config.options.window_ns / NS:g} s a window"
         notes.append(("no_windows", f"no window lies wholly inside {recording.video.name}: {shown}"))

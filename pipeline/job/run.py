@@ -167,6 +167,7 @@ def plan(config: RunConfig) -> PlanSummary:
             summary.add(plan_recording(item, config, survey=False))
     if not summary.recordings:
         raise UsageError(f"no recordings to align in {config.input}")
+    summary.notes["too_many_windows"] += summary.windows > config.max_windows
     return summary
 
 

@@ -63,6 +63,22 @@ def add_loads(several: Iterable[Loads]) -> Loads:
     return total
 
 
+def refuse_too_many(loads: Loads, config: RunConfig) -> Loads:
+    """What all segments add up to, if it is no more than a run may hold: known before any is decoded.
+
+    Raises:
+        AlignError: ``too_many_windows``.
+    """
+    windows = sum(load.windows for load in loads.values())
+    if windows > config.max_windows:
+        detail = (
+            f"{windows} windows are planned, more than --max-windows {config.max_windows}: look at "
+            "align plan, take a larger --stride, or raise --max-windows"
+        )
+        raise AlignError("too_many_windows", detail, stage="plan")
+    return loads
+
+
 def shard_key(segment: Segment, config: RunConfig, loads: Loads) -> ShardKey:
     """The shard of a segment, given what all segments add up to."""
     load = loads[segment.split]

@@ -17,6 +17,7 @@ from align.pipeline.storage.files import (
     join,
     open_binary,
 )
+from align.transforms.store.places import split_place
 from align.transforms.store.publish import Store, local
 
 
@@ -33,7 +34,7 @@ class BeamStore:
 
     def create(self, path: str) -> IO[bytes]:
         """Open for writing; the object appears when the stream is closed."""
-        return cast(IO[bytes], RemoteFile.create(join(self.root, path)))
+        return cast(IO[bytes], RemoteFile.create(self._full(path)))
 
     def seal(self, stream: IO[bytes]) -> None:
         """Close: an object store has what was closed without an error."""
@@ -41,7 +42,7 @@ class BeamStore:
 
     def rename(self, source: str, target: str) -> None:
         """Copy and delete; a repeated rename finds its work done."""
-        full_source, full_target = join(self.root, source), join(self.root, target)
+        full_source, full_target = self._full(source), self._full(target)
         with as_os_error():
             try:
                 file_systems().rename([full_source], [full_target])
@@ -51,7 +52,7 @@ class BeamStore:
 
     def open(self, path: str) -> IO[bytes]:
         """Open for reading."""
-        full = join(self.root, path)
+        full = self._full(path)
         with as_os_error():
             if not file_systems().exists(full):  # Google's tells only at the first read
                 raise FileNotFoundError(errno.ENOENT, "not there", full)
@@ -60,10 +61,13 @@ class BeamStore:
     def remove(self, path: str) -> None:
         """Delete; what is not there is no error."""
         with suppress(OSError):
-            file_systems().delete([join(self.root, path)])
+            file_systems().delete([self._full(path)])
 
     def names(self) -> Iterator[str]:
         """Every object under the prefix, sorted."""
         with as_os_error():
             found = file_systems().match([f"{self.root}/**"])[0].metadata_list
         return iter(sorted(meta.path[len(self.root) + 1 :] for meta in found))
+
+    def _full(self, path: str) -> str:
+        return join(self.root, *split_place(path))

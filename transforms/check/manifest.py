@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from align.schemas.wire import json_digest
-from align.transforms.store.publish import Store, digest
+from align.transforms.store.publish import Store
+from align.transforms.store.whole import whole_file
 from align.transforms.write.card import CARD, WEBDATASET_CARD
 from align.transforms.write.manifest import FAILURES, MANIFEST
 from align.transforms.write.stats import STATS
@@ -54,10 +55,5 @@ def _files(store: Store, manifest: Mapping[str, Any]) -> Told:
         if path not in _DESCRIBED:
             yield MANIFEST, "bad_path", f"lists {path!r} among {', '.join(_DESCRIBED)}"
             continue
-        try:
-            found = digest(store, path)
-        except OSError as error:
-            yield path, "no_file", f"cannot be read: {error.strerror or error}"
-            continue
-        if found != said:
-            yield path, "checksum", "is not what the manifest says; run again with --resume"
+        if told := whole_file(store, path, *said):
+            yield path, told[0], f"{told[1]}; run again with --resume"

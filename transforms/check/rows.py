@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from align.schemas.errors import Reason
+from align.schemas.errors import AlignError, Reason
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS, TimeSpan, count_in
 from align.transforms.align.window import anchor_time, frame_times
+from align.transforms.formats.media_heads import jpeg_size
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _REASONS = frozenset(Reason)
@@ -132,10 +134,11 @@ def _ages(row: Mapping[str, Any], expected: Expected) -> Told:
 def _jpeg(what: str, media: Mapping[str, Any], deep: bool) -> Told:
     data = media["bytes"] or b""
     try:
+        jpeg_size(data)
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
             if deep:
                 picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (AlignError, UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         yield "bad_image", f"{what} is no whole JPEG: {error}"
         return
     if not data.endswith(b"\xff\xd9"):
@@ -162,26 +165,26 @@ def _audio(row: Mapping[str, Any], expected: Expected) -> Told:
 
 
 def _flac(row: Mapping[str, Any], expected: Expected) -> Told:
+    rate = expected.audio_rate
+    want = ("FLAC", 1, rate, count_in(expected.window_ns, rate))
     try:
         with soundfile.SoundFile(io.BytesIO(row["audio"]["bytes"] or b"")) as sound:
             said = (sound.format, sound.channels, sound.samplerate, sound.frames)
-            pcm = sound.read(dtype="int16") if expected.deep else None
+            if said != want:  # nothing is decoded by a header that lies
+                yield "bad_audio", f"format, channels, rate and samples are {said}, not {want}"
+            elif expected.deep:
+                yield from _samples(sound.read(dtype="int16"), row, sound.frames, rate)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         yield "bad_audio", f"the FLAC cannot be read: {error}"
-        return
-    rate = expected.audio_rate
-    want = ("FLAC", 1, rate, count_in(expected.window_ns, rate))
-    if said != want:
-        yield "bad_audio", f"format, channels, rate and samples are {said}, not {want}"
-    if pcm is None:
-        return
-    if len(pcm) != said[3]:
-        yield "bad_audio", f"{len(pcm)} samples can be decoded of {said[3]}"
+
+
+def _samples(pcm: NDArray[np.int16], row: Mapping[str, Any], said: int, rate: int) -> Told:
+    if len(pcm) != said:
+        yield "bad_audio", f"{len(pcm)} samples can be decoded of {said}"
     for gap in row["audio_gaps"] or ():
-        first, last = (
-            ceil(Fraction((gap[at] - row["start_ns"]) * rate, NS)) for at in ("start_ns", "end_ns")
-        )
-        if pcm[max(first, 0) : max(last, 0)].any():
+        inside = ((gap[end] - row["start_ns"]) * rate for end in ("start_ns", "end_ns"))
+        first, last = (max(ceil(Fraction(at, NS)), 0) for at in inside)
+        if pcm[first:last].any():
             yield "bad_audio_gaps", f"there is sound in the gap from {gap['start_ns']} to {gap['end_ns']} ns"
 
 

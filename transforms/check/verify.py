@@ -6,43 +6,37 @@ the deep one also decodes every picture and sound, and forms the statistics anew
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass, field
-from typing import IO, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from align.schemas.errors import AlignError, Fault
-from align.schemas.features import COLUMNS, SCHEMA_VERSION, arrow_schema
-from align.schemas.options import MAX_AGE_NS, MAX_FRAMES
+from align.schemas.errors import AlignError, Fault, UsageError
+from align.schemas.manifest import check_manifest, misplaced
+from align.transforms.check.described import read_stats, versioned
 from align.transforms.check.manifest import check_description
-from align.transforms.check.rows import Expected, check_row
-from align.transforms.formats.webdataset import parts, read_rows
-from align.transforms.index.check import check_indexes
-from align.transforms.store.publish import Store, digest, local, read_json
+from align.transforms.check.shard import MALFORMED, Look, Looker, look_at_shard
+from align.transforms.index.check import check_entry, check_listing
+from align.transforms.store.bounded import read_bounded_json
+from align.transforms.store.publish import Store, local
+from align.transforms.store.whole import whole_file
 from align.transforms.write.manifest import FAILURES, MANIFEST, Counts
 from align.transforms.write.names import leftovers_of
-from align.transforms.write.row import from_batch
 from align.transforms.write.shard import ShardFile
-from align.transforms.write.stats import STATS, Collector, as_json
+from align.transforms.write.stats import STATS, Statistics, as_json, merge
 
-_ROW_GROUP_LIMIT = 100_000_000
-_READ_ROWS = 64
-_OF_ONE_KIND = 5
-_SHARD_PATH = re.compile(r"^(data|webdataset)/[^/]+$")
+_OF_ONE_KIND = 6
 _BESIDE = re.compile(r"^webdataset/(README\.md|[^/]+\.(idx|json)|\.nv-meta/.+)$")
-
-
-_MALFORMED = (OSError, AlignError, LookupError, TypeError, ValueError, AttributeError)
-_UNREADABLE = (*_MALFORMED, pa.ArrowException, tarfile.TarError)
+_MOST_LINE = 1 << 20
+_MOST_REASONS = 1000
+_MOST_LOST = 3
+"""So many shards may end the process that looks at them; then no more are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +65,17 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(out: str | Store, *, deep: bool = False) -> VerifyReport:
+def verify(out: str | Store, *, deep: bool = False, looker: Looker | None = None) -> VerifyReport:
     """Check a data set against its manifest and every invariant of the schema.
 
     Args:
         out: its folder, or the store it lies in.
         deep: decode all media, and form all statistics anew.
+        looker: looks at a shard's rows; in this process if None. Raises an ``AlignError`` ``limits`` where a
+            shard asks for more memory or time than a process may have.
     """
-    check = _Check(local(out) if isinstance(out, str) else out, deep)
+    store = local(out) if isinstance(out, str) else out
+    check = _Check(store, deep, looker or partial(look_at_shard, store))
     problems = tuple(_few_of_a_kind(check.run()))
     return VerifyReport(check.shards, max(check.samples.values(), default=0), problems)
 
@@ -101,81 +98,100 @@ class _Check:
 
     store: Store
     deep: bool
+    looker: Looker
     manifest: dict[str, Any] = field(default_factory=dict)
     shards: int = 0
+    lost: int = 0
     samples: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[NDArray[np.uint64]]] = field(default_factory=lambda: defaultdict(list))
     groups: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    collectors: dict[str, Collector] = field(default_factory=lambda: defaultdict(Collector))
+    sums: dict[str, Statistics | None] = field(default_factory=dict)
+    indexes: dict[str, str] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
 
     def run(self) -> Iterator[Problem]:
         try:
-            self.manifest = read_json(self.store, MANIFEST)
-            if self.manifest["schema_version"] != SCHEMA_VERSION:
-                detail = f"is of schema {self.manifest['schema_version']}; this reads {SCHEMA_VERSION}"
-                yield Problem(MANIFEST, "schema_version", detail)
-                return
-            files = [_listed(shard) for shard in self.manifest["shards"]]
-            counts = Counts(**self.manifest["counts"])
+            self.manifest = check_manifest(versioned(read_bounded_json(self.store, MANIFEST)))
+            files = [ShardFile(**{n: s[n] for n in ShardFile.__slots__}) for s in self.manifest["shards"]]
+            counts = Counts(**{name: self.manifest["counts"][name] for name in Counts.__slots__})
         except FileNotFoundError:
             detail = "is missing: the run did not finish; run again with --resume"
             yield Problem(MANIFEST, "no_manifest", detail)
             return
-        except _MALFORMED as error:
+        except UsageError as error:
+            yield Problem(MANIFEST, error.code, str(error))
+            return
+        except MALFORMED as error:
             yield Problem(MANIFEST, "bad_manifest", f"does not hold: {error}")
             return
+        yield from self.described()
+        yield from self.index_files()
         for file in files:
             yield from self.shard(file)
         yield from self.unlisted({file.path for file in files})
         yield from self.across()
         yield from self.accounts(counts, {file.format for file in files})
         yield from self.statistics()
-        yield from self.indexes()
+        yield from self.splits()
+
+    def described(self) -> Iterator[Problem]:
+        """What the manifest says of itself, and of the small files beside the shards."""
+        try:
+            yield from (Problem(*told) for told in check_description(self.store, self.manifest))
+        except MALFORMED as error:
+            yield Problem(MANIFEST, "bad_manifest", f"does not hold: {error!r}")
+
+    def index_files(self) -> Iterator[Problem]:
+        """The files beside the shards. The index of a shard is compared with it when it is looked at."""
+        yield from (Problem(*told) for told in check_listing(self.store, self.manifest))
+        for entry in [*self.manifest.get("index", ()), *self.manifest.get("loader_index", ())]:
+            if told := check_entry(self.store, entry):
+                yield Problem(*told)
+            elif "shard" in entry:
+                self.indexes[entry["shard"]] = entry["path"]
 
     def shard(self, file: ShardFile) -> Iterator[Problem]:
         """One file: its path, its bytes, then its rows. Rows of a damaged file are not looked at."""
-        if not _SHARD_PATH.match(file.path) or file.path.endswith("/.."):
-            detail = f"lists {file.path!r}, which lies outside data/ and webdataset/"
-            yield Problem(MANIFEST, "bad_path", detail)
+        twice = ("bad_path", f"lists {file.path!r} twice") if file.path.casefold() in self.read else None
+        if why := misplaced(file.path, file.format) or twice:
+            yield Problem(MANIFEST, *why)
             return
         self.shards += 1
-        try:
-            size, sha256 = digest(self.store, file.path)
-        except OSError as error:
-            yield Problem(file.path, "no_shard", f"cannot be read: {error.strerror or error}")
-            return
-        if size != file.bytes:
-            yield Problem(file.path, "size", f"has {size} bytes, the manifest says {file.bytes}")
-        elif sha256 != file.sha256:
-            yield Problem(file.path, "checksum", f"is damaged: SHA-256 {sha256}, not {file.sha256}")
+        self.read.add(file.path.casefold())
+        told = whole_file(self.store, file.path, file.bytes, file.sha256)
+        if told:
+            yield Problem(file.path, "no_shard" if told[0] == "no_file" else told[0], told[1])
+        elif self.lost >= _MOST_LOST:
+            yield Problem(
+                file.path, "unreadable", f"is not looked at: {self.lost} shards before it ended badly"
+            )
         else:
-            try:
-                yield from self.rows(file)
-            except _UNREADABLE as error:
-                yield Problem(file.path, "unreadable", f"cannot be read as {file.format}: {error!r}")
+            yield from self.rows(file)
 
     def rows(self, file: ShardFile) -> Iterator[Problem]:
-        config = self.manifest["config"]
-        rates = config["window_ns"], config["audio_rate"], config["imu_rate"]
-        if not all(type(rate) is int for rate in rates):
-            raise TypeError(f"the manifest's window_ns, audio_rate, imu_rate are {rates}")
-        expected = Expected(file.split, *rates, deep=self.deep, **_bounds(config))
-        names: list[bytes] = []
-        with self.store.open(file.path) as stream:
-            if file.format == "parquet":
-                yield from _check_layout(file.path, stream, config)
-            for row in _parquet_rows(stream) if file.format == "parquet" else read_rows(stream):
-                for code, detail in check_row(row, expected):
-                    yield Problem(file.path, code, f"{row['key']}: {detail}")
-                names.append(_name(row["key"]) + _content(row))
-                self.groups[row["group_id"]].add(row["split"])
-                if self.deep:
-                    self.collectors[file.format].add(row)
-        if len(names) != file.samples:
-            detail = f"holds {len(names)} samples, the manifest says {file.samples}"
-            yield Problem(file.path, "samples", detail)
-        self.samples[file.format] += len(names)
-        self.names[file.format].append(np.frombuffer(b"".join(names), np.uint64).reshape(-1, 2))
+        index = self.indexes.get(file.path, "")
+        try:
+            look = self.looker(file, self.manifest["config"], self.deep, index)
+        except AlignError as error:
+            self.lost += 1
+            yield Problem(file.path, "unreadable", f"cannot be read as {file.format}: {error}")
+            return
+        for code, detail in look.problems:
+            yield Problem(file.path, code, detail)
+        if look.index_keys is not None and not np.array_equal(look.index_keys, look.names[:, 0]):
+            yield Problem(index, "index_keys", f"does not have the keys of {file.path}; run align index")
+        self.gather(file, look)
+
+    def gather(self, file: ShardFile, look: Look) -> None:
+        """Add what a shard says to what the others said."""
+        self.samples[file.format] += len(look.names)
+        self.names[file.format].append(look.names)
+        for group, splits in look.groups.items():
+            self.groups[group].update(splits)
+        if self.deep:
+            before = self.sums.get(file.format, Statistics())
+            # What is no whole media is not counted, so the sums of its format prove nothing.
+            self.sums[file.format] = None if look.problems or before is None else merge(before, look.sums)
 
     def unlisted(self, listed: set[Any]) -> Iterator[Problem]:
         """Files that a reader's pattern would take for a part of the data set."""
@@ -212,7 +228,7 @@ class _Check:
             yield Problem(MANIFEST, "counts", f"{counts.windows_written} windows written, but no shard")
         try:
             skipped, failed = self.failures()
-        except _MALFORMED as error:
+        except MALFORMED as error:
             yield Problem(FAILURES, "bad_failures", f"cannot be read: {error!r}")
             return
         if (skipped, failed) != (counts.windows_skipped, counts.failed):
@@ -223,87 +239,33 @@ class _Check:
         """Skipped windows by reason, and failed ones."""
         lost: Counter[tuple[str, str]] = Counter()
         with self.store.open(FAILURES) as stream:
-            for line in stream:
+            while line := stream.readline(_MOST_LINE):
                 fault = Fault(**json.loads(line))
+                if type(fault.windows) is not int or not isinstance(fault.code, str):
+                    raise TypeError(f"a line with windows {fault.windows!r:.80} and code {fault.code!r:.80}")
                 lost[fault.outcome, fault.code] += fault.windows
+                if len(lost) > _MOST_REASONS:
+                    raise ValueError(f"more than {_MOST_REASONS} reasons")
         skipped = {code: n for (outcome, code), n in lost.items() if outcome == "skipped" and n}
         return skipped, sum(n for (outcome, _), n in lost.items() if outcome == "failed")
 
     def statistics(self) -> Iterator[Problem]:
         try:
-            said = read_json(self.store, STATS)
+            said = read_stats(self.store)
             windows = sum(split["windows"] for split in said["splits"].values())
-        except _MALFORMED as error:
+        except MALFORMED as error:
             yield Problem(STATS, "bad_stats", f"cannot be read: {error!r}")
             return
         if windows != max(self.samples.values(), default=0):
             yield Problem(STATS, "counts", f"speaks of {windows} windows")
-        for fmt, collector in self.collectors.items():
-            if json.loads(json.dumps(as_json(collector.result()))) != said:
+        for fmt, sums in self.sums.items():
+            if sums is not None and json.loads(json.dumps(as_json(sums))) != said:
                 yield Problem(STATS, "bad_stats", f"is not what the samples in {fmt} give")
 
-    def indexes(self) -> Iterator[Problem]:
-        """The files beside the shards, and what the manifest says of the splits."""
-        try:
-            for told in check_indexes(self.store, self.manifest):
-                yield Problem(*told)
-            for told in check_description(self.store, self.manifest):
-                yield Problem(*told)
-            for split, said in self.manifest.get("splits", {}).items():
-                groups = sum(split in splits for splits in self.groups.values())
-                if groups != said["groups"]:
-                    detail = f"{said['groups']} groups in split {split}, {groups} found"
-                    yield Problem(MANIFEST, "counts", detail)
-        except _MALFORMED as error:
-            yield Problem(MANIFEST, "bad_manifest", f"does not hold: {error!r}")
-
-
-def _bounds(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What rows must keep to by the configuration; of data sets that are older than a bound, nothing."""
-    coverage, age, frames = (
-        config.get(name, usual)
-        for name, usual in (("min_coverage", 0.0), ("max_image_age_ns", None), ("frames", 1))
-    )
-    known = isinstance(coverage, (int, float)) and type(frames) is int and type(age) in (int, type(None))
-    if not known or not (0 <= coverage <= 1 and 0 <= (age or 0) <= MAX_AGE_NS and 1 <= frames <= MAX_FRAMES):
-        raise TypeError(f"the manifest's min_coverage, max_image_age_ns, frames are {coverage, age, frames}")
-    return {"min_coverage": coverage, "max_image_age_ns": age, "frames": frames}
-
-
-def _listed(shard: Mapping[str, Any]) -> ShardFile:
-    file = ShardFile(**shard)
-    if [type(value) for value in astuple(file)] != [str, str, str, int, int, str]:
-        raise TypeError(f"a shard is listed with values of wrong types: {dict(shard)}")
-    return file
-
-
-def _parquet_rows(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
-    for batch in pq.ParquetFile(stream).iter_batches(_READ_ROWS):
-        for index in range(batch.num_rows):
-            yield from_batch(batch, index)
-
-
-def _check_layout(path: str, stream: IO[bytes], config: Mapping[str, Any]) -> Iterator[Problem]:
-    file = pq.ParquetFile(stream)
-    schema = file.schema_arrow
-    if [(f.name, f.type) for f in schema] != list(COLUMNS.items()):
-        yield Problem(path, "schema", "its columns are not those of the schema")
-    elif schema.metadata != arrow_schema(config["audio_rate"], config["imu_rate"]).metadata:
-        yield Problem(path, "schema", "its features or rates are not those of the schema")
-    for i in range(file.num_row_groups):
-        group = file.metadata.row_group(i)
-        if group.total_byte_size > _ROW_GROUP_LIMIT and group.num_rows > 1:
-            yield Problem(path, "row_group", f"row group {i} has {group.total_byte_size} bytes")
-
-
-def _name(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=8).digest()
-
-
-def _content(row: Mapping[str, Any]) -> bytes:
-    """A hash of the sample as its WebDataset parts: equal for the same sample in any format."""
-    content = hashlib.blake2b(digest_size=8)
-    for name, data in parts(row):
-        content.update(f"{name} {len(data)}\n".encode())
-        content.update(data)
-    return content.digest()
+    def splits(self) -> Iterator[Problem]:
+        """What the manifest says of the splits."""
+        for split, said in self.manifest.get("splits", {}).items():
+            groups = sum(split in splits for splits in self.groups.values())
+            if groups != said["groups"]:
+                detail = f"{said['groups']} groups in split {split}, {groups} found"
+                yield Problem(MANIFEST, "counts", detail)

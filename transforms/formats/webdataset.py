@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
+import math
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
 import numpy as np
@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError
 from align.schemas.features import COLUMNS, MEDIA_COLUMNS, MISSING_REASON
+from align.transforms.formats.tar_members import Member, content, members
+from align.transforms.store.bounded import parse_bounded
 from align.transforms.store.publish import Sink, strict_json
 
 _NAME = re.compile(r"^(?P<key>[^./]+)[.](?P<kind>[^/]+)$")
 _FRAME = re.compile(r"^f\d+[.]jpg$")
+_MOST_PARTS, _MOST_BYTES = 1100, 256 << 20
 _OWN_PART = (*MEDIA_COLUMNS, "imu", "imu_mask")
 JSON_COLUMNS = tuple(name for name in COLUMNS if name not in (*_OWN_PART, "missing_reason"))
 """What ``KEY.json`` may hold. ``text`` is among them: in ``KEY.txt`` a line break may be a sentence's own."""
@@ -125,27 +128,38 @@ def read_rows(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
     """The rows of a tar, in its order: what :func:`parts` was given, media paths included.
 
     Raises:
-        AlignError: ``bad_shard``, a member is no part of a sample, or a sample has no JSON of its own.
-        tarfile.TarError: it is not a tar, or a broken one.
+        AlignError: ``bad_shard``, it is no tar that a run writes, a member is no part of a sample, or a
+            sample has no JSON of its own.
         ValueError: an array or a JSON cannot be read.
     """
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
-        members = ((*_split_name(member), tar.extractfile(member)) for member in tar)
-        pieces = ((key, kind, content.read() if content else b"") for key, kind, content in members)
-        for key, group in itertools.groupby(pieces, key=lambda piece: piece[0]):
-            yield _row(key, {kind: data for _, kind, data in group})
+    pieces = ((*_split_name(member), content(stream, member)) for member in members(stream))
+    for key, group in itertools.groupby(pieces, key=lambda piece: piece[0]):
+        yield _row(key, _parts_of(key, group))
 
 
-def _split_name(member: tarfile.TarInfo) -> tuple[str, str]:
+def _parts_of(key: str, pieces: Iterable[tuple[str, str, bytes]]) -> dict[str, bytes]:
+    """The parts of one sample by kind, within what a sample can hold."""
+    found: dict[str, bytes] = {}
+    held = 0
+    for _, kind, data in pieces:
+        held += len(data)
+        if kind in found or len(found) >= _MOST_PARTS or held > _MOST_BYTES:
+            detail = f"sample {key} has {kind} twice, or more parts than a sample can"
+            raise AlignError("bad_shard", detail, stage="verify")
+        found[kind] = data
+    return found
+
+
+def _split_name(member: Member) -> tuple[str, str]:
     match = _NAME.match(member.name)
-    if match is None or not member.isfile():
+    if match is None:
         raise AlignError("bad_shard", f"tar member {member.name!r} is no part of a sample", stage="verify")
     return match["key"], match["kind"]
 
 
 def _row(key: str, found: Mapping[str, bytes]) -> dict[str, Any]:
-    said = json.loads(found.get("json", b"{}"))
-    if said.get("key") != key:
+    said = parse_bounded(found.get("json", b"{}"), f"{key}.json")
+    if not isinstance(said, dict) or said.get("key") != key or not isinstance(said.get("missing", {}), dict):
         raise AlignError("bad_shard", f"sample {key} has no {key}.json that bears its key", stage="verify")
     missing = said.get("missing", {})
     frames = sorted((kind for kind in found if _FRAME.match(kind)), key=_frame_number)
@@ -177,4 +191,13 @@ def _media(key: str, found: Mapping[str, bytes], kind: str) -> dict[str, Any] | 
 
 
 def _array(found: Mapping[str, bytes], kind: str) -> NDArray[Any] | None:
-    return npy.read_array(io.BytesIO(found[kind]), allow_pickle=False) if kind in found else None
+    """An array whose header claims no more than its part holds."""
+    if kind not in found:
+        return None
+    stream = io.BytesIO(found[kind])
+    npy.read_magic(stream)
+    shape, _, dtype = npy.read_array_header_1_0(stream)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != len(found[kind]) - stream.tell():
+        detail = f"{kind} claims {dtype}{shape} of {len(found[kind])} bytes"
+        raise AlignError("bad_shard", detail, stage="verify")
+    return npy.read_array(io.BytesIO(found[kind]), allow_pickle=False)

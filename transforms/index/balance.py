@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from align.schemas.errors import UsageError
+from align.schemas.errors import AlignError, UsageError
+from align.schemas.manifest import place_of_index
+from align.transforms.check.described import read_manifest
 from align.transforms.index.duplicates import clusters, representatives
 from align.transforms.index.negatives import identity
-from align.transforms.index.scan import By, look
+from align.transforms.index.scan import By, Looker, look
 from align.transforms.index.weights import class_weights, tally, window_weight
-from align.transforms.store.publish import Store, publish, publish_json, read_json
+from align.transforms.store.publish import Store, publish, publish_json
 from align.transforms.write.manifest import MANIFEST
 
 
@@ -63,13 +66,20 @@ class IndexOptions:
                 raise UsageError(detail)
 
 
-def add_index(store: Store, options: IndexOptions = IndexOptions(), *, threads: int = 1) -> dict[str, Any]:
+def add_index(
+    store: Store,
+    options: IndexOptions = IndexOptions(),
+    *,
+    threads: int = 1,
+    looker: Looker | None = None,
+) -> dict[str, Any]:
     """Index a committed data set; its manifest then lists the index files. Repeating it changes nothing.
 
     Args:
         store: where the data set lies.
         options: how weights and near-duplicates are found.
         threads: shards that are looked at at a time.
+        looker: looks at a shard, :func:`~align.transforms.index.scan.look` if None.
 
     Returns:
         What the manifest then says under ``balance``: the options; per split each class with its windows and
@@ -78,10 +88,11 @@ def add_index(store: Store, options: IndexOptions = IndexOptions(), *, threads: 
 
     Raises:
         FileNotFoundError: there is no manifest.
+        AlignError: ``bad_manifest``, ``bad_path``, ``bad_shard``: not a data set of ours.
         UsageError: the data set holds tar files only.
     """
-    manifest = read_json(store, MANIFEST)
-    made = make_index(store, manifest["shards"], options, threads=threads)
+    manifest = read_manifest(store)
+    made = make_index(store, manifest["shards"], options, threads=threads, looker=looker)
     publish_json(store, MANIFEST, manifest | made)
     balance: dict[str, Any] = made["balance"]
     return balance
@@ -93,6 +104,7 @@ def make_index(
     options: IndexOptions = IndexOptions(),
     *,
     threads: int = 1,
+    looker: Looker | None = None,
 ) -> dict[str, Any]:
     """Write the index files of finished shards.
 
@@ -101,6 +113,7 @@ def make_index(
         listed: the shards, as a manifest lists them; those that are not Parquet are passed over.
         options: how weights and near-duplicates are found.
         threads: shards that are looked at at a time.
+        looker: looks at a shard, :func:`~align.transforms.index.scan.look` if None.
 
     Returns:
         What the manifest is to say of it: ``index``, the files; ``balance``, see :func:`add_index`.
@@ -111,11 +124,16 @@ def make_index(
     shards = [s for s in listed if s["format"] == "parquet"]
     if listed and not shards:
         raise UsageError("an index needs Parquet shards; run with --format parquet,webdataset")
+    found = looker or partial(look, store)
     with tempfile.TemporaryDirectory(prefix="align-index-") as folder:
         looks = [Path(folder, f"{number}.parquet") for number in range(len(shards))]
 
         def first_look(number: int) -> None:
-            pq.write_table(look(store, shards[number]["path"], options.by), looks[number])
+            seen = found(shards[number]["path"], options.by)
+            if len(seen) != shards[number]["samples"]:
+                detail = f"{shards[number]['path']} does not hold as many samples as the manifest says"
+                raise AlignError("bad_shard", detail, stage="verify")
+            pq.write_table(seen, looks[number])
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(first_look, range(len(shards))))
@@ -192,7 +210,7 @@ def _write(
     duplicate_of: Mapping[str, str],
 ) -> dict[str, Any]:
     """Write one index file and return its entry of the manifest."""
-    path = shard["path"].replace("data/", "index/", 1)
+    path = place_of_index(shard["path"])
     weight = np.array([window_weight(labels, weights) for labels in seen.column("labels").to_pylist()])
     like = [duplicate_of.get(key) for key in seen.column("key").to_pylist()]
     distinct = np.array([key is None for key in like], np.bool_)

@@ -12,6 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from align.schemas.errors import AlignError
+from align.transforms.formats.media_heads import jpeg_size
 
 _EDGE, _LOW = 32, 8
 _NOISE = 2.0  # of a coefficient, in grey levels: what JPEG leaves of a flat picture
@@ -24,8 +25,9 @@ def picture_hash(jpeg: bytes) -> int:
     constant ones. Flat pictures have no frequencies: they all get 0.
 
     Raises:
-        AlignError: ``bad_media``, not a picture.
+        AlignError: ``bad_media``, not a picture, or one that claims more pixels than are decoded here.
     """
+    jpeg_size(jpeg)
     grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise AlignError("bad_media", "a picture cannot be decoded; run align verify on the data set")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from align.schemas.errors import UsageError
+from align.transforms.check.described import read_manifest
 from align.transforms.index import energon
 from align.transforms.index.listings import dali_index, wids_index
 from align.transforms.index.tars import TarSample, scan
-from align.transforms.store.publish import Store, publish, publish_json, read_json
+from align.transforms.store.publish import Store, publish, publish_json
 from align.transforms.write.manifest import MANIFEST
 
 KINDS = ("energon", "dali", "wids")
@@ -46,7 +47,7 @@ def write_loader_indexes(store: Store, kinds: Sequence[str] = KINDS) -> list[dic
         FileNotFoundError: there is no manifest.
         UsageError: an unknown kind, or a data set without tar files.
     """
-    manifest = read_json(store, MANIFEST)
+    manifest = read_manifest(store)
     entries = make_loader_indexes(store, manifest["shards"], kinds)
     kept = [e for e in manifest.get("loader_index", ()) if e["kind"] not in kinds]
     publish_json(store, MANIFEST, manifest | {"loader_index": kept + entries})

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from align.transforms.formats.parquet_footer import check_footer
 from align.transforms.index.duplicates import picture_hash
 from align.transforms.index.negatives import narration_id
 from align.transforms.store.publish import Store
 from align.transforms.write.stats import pattern
 
 By = Literal["pattern", "scenario"]
+Looker = Callable[[str, By], pa.Table]
+"""Path of a shard and what labels are -> a table of the schema :data:`LOOK`."""
 # Of the sound its name and of the IMU its mask are enough: they are null where the modality is.
+_BATCH = 64
 _READ = ("key", "group_id", "image.bytes", "audio.path", "imu_mask", "text", "scenarios")
 LOOK = pa.schema(
     [
@@ -38,18 +42,23 @@ def look(store: Store, path: str, by: By) -> pa.Table:
 
     Returns:
         A table of the schema :data:`LOOK`.
+
+    Raises:
+        AlignError: ``bad_shard``, ``bad_media``, ``bad_path``: no shard of ours.
     """
-    with store.open(path) as stream, pq.ParquetFile(stream) as parquet:
-        groups = [
-            pa.Table.from_pylist([_seen(row, by) for row in _rows(parquet, group)], LOOK)
-            for group in range(parquet.num_row_groups)
-        ]
+    with store.open(path) as stream:
+        check_footer(stream)
+        with pq.ParquetFile(stream) as parquet:
+            groups = [
+                pa.Table.from_pylist([_seen(row, by) for row in _rows(parquet, group)], LOOK)
+                for group in range(parquet.num_row_groups)
+            ]
     return pa.concat_tables(groups) if groups else LOOK.empty_table()
 
 
 def _rows(parquet: pq.ParquetFile, group: int) -> Iterator[dict[str, Any]]:
-    table = parquet.read_row_group(group, columns=list(_READ), use_threads=False)
-    for batch in table.to_batches(max_chunksize=256):
+    batches = parquet.iter_batches(_BATCH, row_groups=[group], columns=list(_READ), use_threads=False)
+    for batch in batches:
         yield from batch.to_pylist()
 
 

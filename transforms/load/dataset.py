@@ -14,7 +14,8 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from align.schemas.errors import UsageError
+from align.schemas.errors import AlignError, UsageError
+from align.schemas.manifest import MOST_REPEATS
 from align.transforms.load.committed import Committed
 from align.transforms.load.items import ALWAYS, Item, make_item, stack
 from align.transforms.load.plan import (
@@ -77,6 +78,7 @@ class Windows(IterableDataset[Item]):
     ) -> None:
         self._dataset, self._sources, self._settings = dataset, list(sources), settings
         self._indexes = dataset.indexes()
+        self._samples = dataset.samples()
         self._rank, self._world = _place(rank, world)
         # In shared memory, so that loader workers that outlive an epoch learn of the next one.
         self._epoch = cast(Any, torch.tensor([epoch])).share_memory_()
@@ -198,7 +200,7 @@ class Windows(IterableDataset[Item]):
         settings = self._settings
         names = list(dict.fromkeys([*ALWAYS, *columns(settings.profile, settings.modalities)]))
         index = self._index(read.path)
-        with self._dataset.parquet(read.path) as parquet:
+        with self._dataset.parquet(read.path, self._samples[read.path]) as parquet:
             sizes = [parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)]
             starts = np.cumsum([0, *sizes])
             order = self._order(sizes, index, read.path)[read.first : read.last]
@@ -215,8 +217,12 @@ class Windows(IterableDataset[Item]):
     def _index(self, path: str) -> Mapping[str, list[Any]]:
         if path not in self._indexes:
             return {}
-        table = self._dataset.table(self._indexes[path]["path"], ["weight", "duplicate_of"])
-        return {name: table.column(name).to_pylist() for name in table.column_names}
+        columns = ["weight", "duplicate_of"]
+        index = self._dataset.table(self._indexes[path]["path"], columns, self._samples[path])
+        if not all(w is not None and 0 <= w <= MOST_REPEATS for w in index["weight"]):
+            detail = f"the index of {path} holds a weight beyond 0 to {MOST_REPEATS}; run align index"
+            raise AlignError("bad_index", detail, stage="verify")
+        return index
 
     def _order(self, sizes: Sequence[int], index: Mapping[str, list[Any]], path: str) -> NDArray[np.int64]:
         settings = self._settings

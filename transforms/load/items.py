@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from align.schemas.time import count_in
+from align.transforms.formats.media_heads import check_heads
 from align.transforms.index.negatives import identity, narration_id
 from align.transforms.views.normalise import Normalisation, normalise
 from align.transforms.views.views import Profile, view
@@ -38,7 +39,11 @@ def make_item(
         options: the ``AlignOptions`` that the data set was written with.
         duplicate_of: key of the window of which this one is a near-duplicate.
         by: the statistics to normalise with; None leaves values as they are.
+
+    Raises:
+        AlignError: ``bad_media``: a part cannot be decoded, or claims more than the run wrote.
     """
+    check_heads(row, options)
     made = view(row, profile, modalities, options["image_size"])
     made = made if by is None else normalise(made, profile, by)
     item: Item = {name: _filled(name, value, profile, options, by) for name, value in made.items()}

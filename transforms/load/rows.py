@@ -10,13 +10,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from align.schemas.errors import AlignError
+
 _BATCH = 8
+_MOST_BYTES = 512 << 20
 
 
 def read_rows(parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> Rows:
-    """Read some columns of a row group, a few rows at a time: never twice in memory, raw and decoded."""
-    batches = parquet.iter_batches(_BATCH, row_groups=[group], columns=list(columns), use_threads=False)
-    return Rows(list(batches), _BATCH)
+    """Read some columns of a row group, a few rows at a time: never twice in memory, raw and decoded.
+
+    Raises:
+        AlignError: ``bad_shard``, it unfolds to more than a row group of a run holds.
+    """
+    batches, held = [], 0
+    for batch in parquet.iter_batches(_BATCH, row_groups=[group], columns=list(columns), use_threads=False):
+        held += batch.nbytes
+        if held > _MOST_BYTES:
+            detail = f"row group {group} unfolds to more than {_MOST_BYTES >> 20} MB; run align verify"
+            raise AlignError("bad_shard", detail, stage="verify")
+        batches.append(batch)
+    return Rows(batches, _BATCH)
 
 
 class Rows:

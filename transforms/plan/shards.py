@@ -40,24 +40,27 @@ class Load:
         segments: how many.
         cost_ms: int64 [PLACES], estimated CPU milliseconds by place; whole numbers, so that their sum is the
             same in whatever order it is taken.
+        windows: how many they hold.
     """
 
     output_bytes: int = 0
     segments: int = 0
     cost_ms: NDArray[np.int64] = field(default_factory=_nothing)
+    windows: int = 0
 
     @classmethod
     def of(cls, segment: Segment, seed: int) -> Load:
         """The load of one segment; nothing is free."""
         cost_ms = _nothing()
         cost_ms[place_of(segment.key, seed)] = max(1, round(segment.cost_s * 1000))
-        return cls(segment.cost_bytes, 1, cost_ms)
+        return cls(segment.cost_bytes, 1, cost_ms, len(segment.starts_ns))
 
     def __add__(self, other: Load) -> Load:
         return Load(
             self.output_bytes + other.output_bytes,
             self.segments + other.segments,
             self.cost_ms + other.cost_ms,
+            self.windows + other.windows,
         )
 
     def shards(self, shard_size: int) -> int:

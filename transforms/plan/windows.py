@@ -15,6 +15,8 @@ from align.schemas.time import NS, TimeSpan
 
 MAX_WINDOWS = 2_000_000
 """Of one recording: ten hours, one each 18 ms. More means a header that lies, or a stride in wrong units."""
+_FEW = 10_000
+"""So many windows are planned however small the file is: fourteen hours at the default stride."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,12 @@ class WindowPlan:
 
 
 def plan_windows(
-    recording: Recording, span: TimeSpan, keyframes_ns: Sequence[int], options: AlignOptions
+    recording: Recording,
+    span: TimeSpan,
+    keyframes_ns: Sequence[int],
+    options: AlignOptions,
+    *,
+    payload: int | None = None,
 ) -> WindowPlan:
     """Place the windows and apply the rules to them.
 
@@ -50,13 +57,18 @@ def plan_windows(
         span: the video as probed, recording clock.
         keyframes_ns: presentation times of the video's keyframes; used by the keyframe anchor only.
         options: window length, stride, anchor and rules.
+        payload: bytes that the video takes; None where that is not known. Even a still picture in
+            time-lapse takes more than a byte for each window of a dense grid: a file that takes less claims
+            times that it does not have.
 
     Returns:
         The plan; a pure function of the arguments.
 
     Raises:
-        AlignError: ``too_many_windows``; a grid of more than :data:`MAX_WINDOWS`.
+        AlignError: ``too_many_windows``; a grid of more than :data:`MAX_WINDOWS`, or than the payload bears.
     """
+    if options.anchor == "grid":
+        _refuse_bomb(recording, span, options, payload)
     skip = _skip_rule(recording, span, options)
     kept, skipped = [], []
     for start_ns in _PLACES[options.anchor](recording, span, keyframes_ns, options):
@@ -71,15 +83,20 @@ def plan_windows(
 def _grid(
     recording: Recording, span: TimeSpan, keyframes_ns: Sequence[int], options: AlignOptions
 ) -> Iterable[int]:
-    starts = range(span.start_ns, span.end_ns - options.window_ns + 1, options.stride_ns)
-    if len(starts) > MAX_WINDOWS:
-        raise AlignError(
-            "too_many_windows",
-            f"{recording.video.name} is said to last {span.length_ns / NS:.0f} s, which is {len(starts)} "
-            "windows: check the file, or take a larger --stride",
-            stage="plan",
+    return range(span.start_ns, span.end_ns - options.window_ns + 1, options.stride_ns)
+
+
+def _refuse_bomb(recording: Recording, span: TimeSpan, options: AlignOptions, payload: int | None) -> None:
+    """Refuse a grid that a lying header, or a stride in wrong units, makes endless."""
+    count = max(span.length_ns - options.window_ns, 0) // options.stride_ns + 1
+    most = MAX_WINDOWS if payload is None else min(_FEW + payload, MAX_WINDOWS)
+    if count > most:
+        held = "" if payload is None else f" of {payload} bytes"
+        detail = (
+            f"{recording.video.name} is said to last {span.length_ns / NS:.0f} s, which is {count} windows"
+            f"{held}: check the file, or take a larger --stride"
         )
-    return starts
+        raise AlignError("too_many_windows", detail, stage="plan")
 
 
 def _at_narrations(

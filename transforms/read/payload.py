@@ -7,6 +7,11 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from align.schemas.errors import AlignError
+
+_MOST_BOXES = 1000
+"""At top level, until it is known whether an MP4 is fragmented: writers make a dozen."""
+
 
 class Payload(io.RawIOBase, BinaryIO):
     """A file whose bytes may be replaced by zeros, once its header has been read.
@@ -50,10 +55,16 @@ class Payload(io.RawIOBase, BinaryIO):
         return True
 
     def boxes(self) -> Iterator[bytes]:
-        """Types of the MP4 boxes at top level; the read position is kept."""
+        """Types of the MP4 boxes at top level; the read position is kept.
+
+        Raises:
+            AlignError: ``bad_container``: more boxes than any writer makes before its first fragment.
+        """
         kept, at = self._at, 0
         try:
-            while at + 8 <= self.size:
+            for _ in range(_MOST_BOXES):
+                if at + 8 > self.size:
+                    return
                 self.seek(at)
                 size, kind = struct.unpack(">I4s", self.read(8))
                 if size == 1:
@@ -62,6 +73,8 @@ class Payload(io.RawIOBase, BinaryIO):
                 if size < 8:
                     return
                 at += size
+            detail = f"it holds over {_MOST_BOXES} boxes and no fragment: it is damaged or made to be"
+            raise AlignError("bad_container", detail, stage="probe")
         finally:
             self._at = kept
 

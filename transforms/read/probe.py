@@ -32,6 +32,8 @@ from align.transforms.read.track import Track
 from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 
 _FIRST_PACKETS = 32
+_MANY_SAMPLES, _MOST_SAMPLES = 500_000, 20_000_000
+_LEAST_BYTES = 8  # of a picture that is like the one before: some 12 in H.264, 9 in HEVC
 _NO_PARSE = 0x20  # AVFMT_FLAG_NOPARSE, libavformat/avformat.h
 
 
@@ -176,7 +178,8 @@ def _video_info(
     # A duration far below the frame distance is a muxer's placeholder (Matroska written without one).
     end = survey.last_pts + (survey.last_ticks if 2 * survey.last_ticks >= frame_ticks else frame_ticks)
     span = TimeSpan(ticks_to_ns(start, base) - offset, ticks_to_ns(max(end, start), base) - offset)
-    size = survey.size or max(container.size, 0)
+    # Sample tables may claim any size, and many samples may lie in the same bytes.
+    size = min(survey.size, file.size) or max(container.size, 0)
     return VideoInfo(
         index=stream.index,
         codec=stream.codec_context.codec.canonical_name,
@@ -276,6 +279,7 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
 
     The index itself would not do: it holds decoding times. Parsers are off, for they would see zeros.
     """
+    _refuse_sample_bomb(stream, file)
     file.blank = True
     container.flags |= _NO_PARSE
     rewind(container)
@@ -296,6 +300,18 @@ def _survey_tables(container: InputContainer, stream: VideoStream, file: Payload
     end = sum(last)
     held = end if held is None else held
     return _Survey(*last, tuple(sorted(keyframes)), size, end, held, None if least < 0 else delay, times)
+
+
+def _refuse_sample_bomb(stream: VideoStream, file: Payload) -> None:
+    """Refuse more pictures than a file of that size can hold: looking at each would take minutes.
+
+    Raises:
+        AlignError: ``bad_container``.
+    """
+    count = max(stream.frames, len(stream.index_entries))
+    if count > _MANY_SAMPLES and (count > _MOST_SAMPLES or file.size < count * _LEAST_BYTES):
+        detail = f"its header lists {count} pictures in {file.size} bytes: it is damaged or made to be"
+        raise AlignError("bad_container", detail, stage="probe")
 
 
 def _survey_tail(container: InputContainer, stream: VideoStream) -> _Survey:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from align.schemas.errors import AlignError
+from align.transforms.store.places import create_inside, open_listed, remove_inside, rename_inside
 
 _TEMP = re.compile(r"^\.(?P<name>.+)\.[0-9a-f]{16}\.tmp$")
 _CHUNK = 1 << 20
@@ -63,15 +64,13 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
-    """A folder on this machine."""
+    """A folder on this machine; no link inside it is followed, neither to read nor to write."""
 
     root: str
 
     def create(self, path: str) -> IO[bytes]:
         """See :class:`Store`."""
-        full = self._full(path)
-        full.parent.mkdir(parents=True, exist_ok=True)
-        return full.open("xb")
+        return create_inside(self.root, path)
 
     def seal(self, stream: IO[bytes]) -> None:
         """Flush, fsync, close."""
@@ -80,29 +79,21 @@ class LocalStore:
         stream.close()
 
     def rename(self, source: str, target: str) -> None:
-        """Rename atomically, then sync the folder: without it the new name may be lost in a crash."""
-        os.replace(self._full(source), self._full(target))
-        folder = os.open(self._full(target).parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        """See :class:`Store`; the folder is synced too."""
+        rename_inside(self.root, source, target)
 
     def open(self, path: str) -> IO[bytes]:
         """See :class:`Store`."""
-        return self._full(path).open("rb")
+        return open_listed(self.root, path)
 
     def remove(self, path: str) -> None:
         """See :class:`Store`."""
-        self._full(path).unlink(missing_ok=True)
+        remove_inside(self.root, path)
 
     def names(self) -> Iterator[str]:
         """See :class:`Store`."""
         root = Path(self.root)
         return iter(sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir()))
-
-    def _full(self, path: str) -> Path:
-        return Path(self.root, path)
 
 
 class HashingWriter(io.RawIOBase):

@@ -15,6 +15,7 @@ from align.pipeline.sources import json_fields as fields
 from align.pipeline.sources.json_fields import Fields
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
+from align.schemas.printable import printable
 from align.schemas.recording import Concurrent
 from align.schemas.time import NS, TimeSpan, round_ties_up
 
@@ -73,10 +74,10 @@ def check_file_name(uid: str) -> None:
     why = None
     if uid in ("", ".", ".."):
         why = "is no name"
-    elif any(c in "/\\" or ord(c) < 32 or ord(c) == 127 for c in uid):
-        why = "holds a separator or control character"
     elif fields.clean(uid) != uid:
         why = "is not valid Unicode"
+    elif any(c in "/\\" for c in uid) or printable(uid) != uid:
+        why = "holds a separator, a control character or a mark of direction"
     elif len(uid.encode()) > _LONGEST_NAME:
         why = f"is longer than {_LONGEST_NAME} bytes"
     if why:

@@ -1,0 +1,160 @@
+"""Functions of ours that read what a stranger wrote, in a child process with limits of memory and CPU time.
+
+Whatever a file makes a library do, allocate without end, loop or crash, ends the child and costs one request.
+Requests and replies are lines of JSON. A request names one of a few functions; nothing is pickled. The clock
+of a request is that of the child's CPU, so a machine that is paused or busy makes no healthy file fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import IO, Any
+
+from align.schemas.errors import AlignError
+
+_FUNCTIONS: Mapping[str, str] = {
+    "check": "align.pipeline.process.data_set_looks",
+    "seen": "align.pipeline.process.data_set_looks",
+}
+_MEMORY = 800 << 20
+_CPU_S, _BYTES_A_S = 25.0, 1_000_000
+_MOST_REPLY = 256 << 20
+_FILES = 256
+# Libraries start a thread, and reserve its stack and arena, for each core: none of that is needed here.
+_ALONE = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_IO_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+class Limited:
+    """A child that carries out one request after another; started when it is first needed.
+
+    Args:
+        inherit: give it the whole environment: where a bucket's client needs its credentials.
+    """
+
+    def __init__(self, *, inherit: bool = False) -> None:
+        kept = os.environ if inherit else {k: os.environ[k] for k in _KEPT if k in os.environ}
+        self._environment = {**kept, **_ALONE}
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def call(self, name: str, size: int, **given: Any) -> Any:
+        """Carry out a function of the list on JSON values.
+
+        Args:
+            name: of the function.
+            size: bytes of what it reads; the time it may take follows.
+            given: its arguments.
+
+        Raises:
+            AlignError: what the function raised; ``limits`` where the child died of it.
+        """
+        with self._lock:
+            child = self._child = self._child or self._start()
+            assert child.stdin is not None
+            assert child.stdout is not None
+            request = {"name": name, "seconds": _CPU_S + size / _BYTES_A_S, "given": given}
+            try:
+                child.stdin.write(json.dumps(request).encode() + b"\n")
+                child.stdin.flush()
+                line = child.stdout.readline(_MOST_REPLY)
+                reply = json.loads(line) if line.endswith(b"\n") else None
+            except (OSError, ValueError):
+                reply = None
+            if not isinstance(reply, dict) or not {"error", "value"} & reply.keys():
+                raise self._lost(child)
+        if "error" in reply:
+            code, detail = reply["error"]
+            raise AlignError(str(code), str(detail), stage="verify")
+        return reply["value"]
+
+    def close(self) -> None:
+        """End the child."""
+        with self._lock:
+            if self._child is not None:
+                self._end(self._child)
+
+    def __enter__(self) -> Limited:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = (sys.executable, "-P", "-m", "align.pipeline.process.limited")
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+        )
+
+    def _lost(self, child: subprocess.Popen[bytes]) -> AlignError:
+        self._end(child)
+        ended = {-signal.SIGPROF: "it takes too long", -signal.SIGSEGV: "a library crashed"}
+        why = ended.get(child.returncode, "it asks for too much memory, or a library crashed")
+        return AlignError("limits", f"{why}: nothing that align wrote does", stage="verify")
+
+    def _end(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = None
+        for stream in (child.stdin, child.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+        try:
+            child.wait(0.5)  # it ends by itself: its input has ended, or it is dead already
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def main() -> None:
+    """The child: one request a line until the input ends."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no reply
+    for limit, value in (
+        (resource.RLIMIT_DATA, _MEMORY),
+        (resource.RLIMIT_NOFILE, _FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+    while line := sys.stdin.buffer.readline():
+        request = json.loads(line)
+        function = getattr(import_module(_FUNCTIONS[request["name"]]), request["name"])
+        signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+        _reply(replies, function, request["given"])
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _reply(replies: IO[bytes], function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    try:
+        reply: dict[str, Any] = {"value": function(**given)}
+    except AlignError as error:
+        reply = {"error": [error.code, error.detail]}
+    except MemoryError:
+        reply = {"error": ["limits", "it asks for too much memory: nothing that align wrote does"]}
+    except Exception as error:
+        reply = {"error": ["unreadable", f"{type(error).__name__}: {error}"[:2000]]}
+    replies.write(json.dumps(reply).encode() + b"\n")
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main()
