@@ -247,6 +247,7 @@ FALSE = {
     "a stage that is none": lambda s, _: fault(s, 2, stage="lunch"),
     "a stage that is a list": lambda s, _: fault(s, 2, stage=[]),
     "a detail of 20 kB": lambda s, _: fault(s, 2, detail="x" * 20_000),
+    "a detail of two lines": lambda s, _: fault(s, 2, detail="x\ny"),
     "a fault with more fields": lambda s, _: fault(s, 2, more=1),
     "a list": lambda *_: frame(FAULT, b"[]"),
     "no JSON": lambda *_: frame(FAULT, b"\xff{"),

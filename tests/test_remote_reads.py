@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -166,6 +167,7 @@ def test_a_missing_object_is_refused_not_fatal():
 
 GREEDY = """
 import sys
+import time
 from align.pipeline.process import decoder_process
 
 true = decoder_process.read_segment
@@ -231,3 +233,42 @@ def test_a_child_that_asks_for_another_file_is_ended(remote):
     assert items[:2] == rows[:2]
     assert [type(item) for item in items[2:]] == [Fault, Fault]
     assert "does not belong to the request" in items[2].detail
+
+
+PATIENT = """
+import json, sys
+told, out = sys.stdin.buffer, sys.stdout.buffer
+
+def take():
+    return told.read(int.from_bytes(told.read(5)[1:], "big"))
+
+def say(kind, payload):
+    out.write(kind + len(payload).to_bytes(4, "big") + payload)
+    out.flush()
+
+starts = json.loads(take())["segment"]["starts_ns"]
+for _ in range(8):
+    say(b"R", json.dumps([sys.argv[1], 0, 10]).encode())
+    assert len(take()) == 10
+for start in starts:
+    place = {"recording_id": "a", "start_ns": start, "stage": "read", "code": "seen", "detail": ""}
+    say(b"F", json.dumps({**place, "outcome": "failed", "windows": 1}).encode())
+say(b"D", b"{}")
+told.read(1)
+"""
+
+
+def test_a_slow_store_is_not_the_childs_fault(remote, monkeypatch):
+    """It may idle for 0.6 s here; eight answers take 2.4 s, each less than what counts as a pause."""
+    segment, _, _ = remote
+    real = ServedFiles.answer
+
+    def slow(self, kind, payload):
+        time.sleep(0.3)
+        return real(self, kind, payload)
+
+    monkeypatch.setattr(ServedFiles, "answer", slow)
+    command = (sys.executable, "-I", "-S", "-c", PATIENT, segment.recording.video.uri)
+    decoder = Decoder(0.2, command)
+    assert [item.code for item in decoder.samples(segment, SECOND, "c")] == ["seen"] * 4
+    decoder.stop()

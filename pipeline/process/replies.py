@@ -233,6 +233,7 @@ def _fault(payload: bytes, recording_id: str, start_ns: int) -> Fault:
     refuse(whose != (recording_id, start_ns, 1) or type(fault.windows) is not int, "another window's fault")
     refuse(fault.outcome not in ("failed", "skipped"), "a fault that costs nothing")
     _check_words(fault.code, fault.detail, fault.stage)
+    refuse(fault.detail != " ".join(fault.detail.split()), "a detail of several lines")
     return fault
 
 
