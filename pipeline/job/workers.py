@@ -10,7 +10,7 @@ from align.pipeline.job.planning import plan_recording
 from align.schemas.recording import Recording
 
 ALONE_BELOW_S = 60.0
-"""Below so much estimated work a second process costs more to start, about 5 CPU s, than it saves."""
+"""Below so much estimated work a second process costs more to start, about 3 CPU s, than it saves."""
 
 _CPU_PER_MEDIA_S = 0.06  # of media that the metadata only gives the length of: 1080p, a picture per 5 s
 
