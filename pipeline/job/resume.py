@@ -31,7 +31,7 @@ from align.transforms.store.publish import Store, publish_json, read_json
 from align.transforms.store.publish import digest as digest_of
 from align.transforms.write.card import WEBDATASET_CARD
 from align.transforms.write.manifest import FAILURES, MANIFEST, listed
-from align.transforms.write.names import LEDGER, our_leftovers
+from align.transforms.write.names import LEDGER, has_our_form, our_leftovers
 from align.transforms.write.shard import REPORTS, ShardReport
 from align.transforms.write.versions import library_versions
 
@@ -60,7 +60,8 @@ def refuse_unfit(config: RunConfig, inputs: Inputs) -> None:
         raise UsageError(f"--output {output} is not a folder")
     target = store(output)
     names = list(target.names())
-    if not {name for name in names if not name.startswith(LOCK)} - {*our_leftovers(names)}:
+    locks = {name for name in names if name.startswith(LOCK) and has_our_form(name)}
+    if not {*names} - locks - {*our_leftovers(names)}:
         return
     if config.overwrite:
         _refuse_to_replace(target, names, output)
