@@ -166,8 +166,8 @@ def test_going_on_with_other_libraries_is_refused_and_both_versions_are_named(
 def test_a_shard_of_other_libraries_is_not_kept(out, config, monkeypatch):
     """Where the refusal is got round, the fingerprint still tells."""
     other = {**library_versions(), "numpy": "0.1"}
-    for module in ("align.pipeline.job.resume", "align.pipeline.job.shards"):
-        monkeypatch.setattr(f"{module}.library_versions", lambda: other)
+    for module in ("resume", "complete", "shards"):
+        monkeypatch.setattr(f"align.pipeline.job.{module}.library_versions", lambda: other)
     edit(out / "_work/run.json", lambda run: run.update(versions=other))
     old = {p.name: json.loads(p.read_text())["fingerprint"] for p in (out / "_work/reports").iterdir()}
     align.run(replace(config, resume=True))
