@@ -36,7 +36,9 @@ PARQUET, TAR = "data/train-00000-of-00001.parquet", "webdataset/train-000000.tar
 
 @pytest.fixture
 def out(make_sample, write_dataset):
-    return write_dataset([make_sample(i) for i in range(4)], shards=1)
+    made = write_dataset([make_sample(i) for i in range(4)], shards=1)
+    sets.edit(made, lambda m: m["config"].update(image_size=64))
+    return made
 
 
 def replaced(out, column, change):
@@ -90,7 +92,6 @@ MEDIA = {
 @pytest.mark.parametrize(("column", "change", "code"), MEDIA.values(), ids=MEDIA.keys())
 def test_media_that_claim_too_much_are_not_decoded(out, column, change, code):
     replaced(out, column, change)
-    sets.edit(out, lambda m: m["config"].update(image_size=64))
     for deep in (False, True):
         assert code in {p.code for p in verify(str(out), deep=deep).problems}
     if column == "image":
@@ -224,9 +225,9 @@ def test_a_damaged_tar_raises_nothing_else(data):
             assert len(content(stream, member)) == member.size
 
 
-def test_a_million_members_are_told_within_the_limits(out):
+def test_very_many_members_are_told_within_the_limits(out):
     block = header(b"a.x", b"00000000000\0")
-    (out / TAR).write_bytes(block * 1_000_000 + b"\0" * 1024)
+    (out / TAR).write_bytes(block * 200_000 + b"\0" * 1024)
     sets.relist(out, TAR)
     code, shown, _ = sets.command("verify", out)
     assert code == 1
@@ -271,7 +272,7 @@ ABSURD_GROUP = _structs(1, []) + _int(1, 0, 6) + _int(1, 10**15, 6) + b"\0"
 FOOTERS = {
     "nested 20000 deep": footer([ROOT, *[GROUP] * 20_000, LEAF]),
     "nested 100 deep": footer([ROOT, *[GROUP] * 100, LEAF]),
-    "a million elements": footer([ROOT, *[LEAF] * 1_000_000]),
+    "a hundred thousand elements": footer([ROOT, *[LEAF] * 100_000]),
     "rows without columns": footer([ROOT, LEAF], 10**15, [ABSURD_GROUP]),
     "rows without groups": footer([ROOT, LEAF], 10**15),
     "a list of lists": b"PAR1" + b"\x29" + b"\x19" * 100_000 + struct.pack("<I", 100_001) + b"PAR1",
@@ -303,19 +304,26 @@ def bomb_table(rows, text_bytes):
     return pa.Table.from_arrays([cells[f.name] for f in fields], schema=pa.schema(fields, schema.metadata))
 
 
-@pytest.mark.parametrize("codec", ["snappy", "zstd", "gzip", "brotli", "none"])
-def test_pages_that_unfold_to_gigabytes_end_in_a_line(out, codec):
+@pytest.mark.parametrize("codec", ["zstd", "gzip", "brotli", "lz4"])
+def test_codecs_that_unfold_without_bounds_are_refused(out, codec):
+    pq.write_table(pq.read_table(out / PARQUET), out / PARQUET, compression=codec)
+    sets.relist(out, PARQUET)
+    assert [p.code for p in verify(str(out)).problems if p.path == PARQUET] == ["unreadable"]
+    with pytest.raises(AlignError, match="codec"):
+        list(load(out))
+
+
+def test_pages_that_unfold_to_gigabytes_end_in_a_line(out):
     schema = arrow_schema(16_000, 200)
     plain = pq.read_table(out / PARQUET)
     text = pa.array([["x" * 100_000_000] * 3 for _ in range(4)], pa.list_(pa.string()))
     place = schema.get_field_index("text_raw")
     table = plain.set_column(place, schema.field("text_raw"), text)
-    pq.write_table(table, out / PARQUET, compression=codec, use_dictionary=["text_raw.list.element"])
+    pq.write_table(table, out / PARQUET, use_dictionary=["text_raw.list.element"])
     sets.relist(out, PARQUET)
-    for words in (("verify",), ("verify", "--deep")):
-        code, shown, told = sets.command(*words, out)
-        assert code == 1
-        assert shown.count("\n") < 12, shown + told
+    code, shown, told = sets.command("verify", out)
+    assert code == 1
+    assert shown.count("\n") < 12, shown + told
 
 
 def test_a_dictionary_that_repeats_megabytes_ends_in_a_line(out):
