@@ -152,6 +152,34 @@ def test_encrypted_sound_beside_a_picture_in_the_clear(whole, tmp_path):
     assert "encrypted: audio stream 1" in inspect_media(str(path))[1].faults[0]
 
 
+@pytest.mark.parametrize("shares", [(True, True), (True, False), (False, True)])
+def test_scrambled_packets_of_mpeg_ts_are_told_by_their_mark(whole, tmp_path, shares):
+    path = tmp_path / "x.ts"
+    ffmpeg("-i", whole[".mp4"], "-c", "copy", path)
+    data = bytearray(path.read_bytes())
+    locked = [number for number, is_locked in zip((256, 257), shares, strict=True) if is_locked]
+    for at in range(0, len(data), 188):
+        if int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF in locked:
+            data[at + 3] |= 0x80
+            start = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+            data[start : at + 188] = bytes(b ^ 0x5A for b in data[start : at + 188])
+    path.write_bytes(data)
+    plan, items = planned(path)
+    if shares[0]:
+        assert ([f.code for f in plan.faults], items) == (["encrypted"], [])
+    else:
+        assert {i.missing["audio"] for i in items} == {"encrypted"}
+        assert all(i.image for i in items)
+
+
+def test_bare_video_says_what_to_do(whole, tmp_path):
+    for name, codec in (("x.h264", "copy"), ("x.hevc", "libx265")):
+        ffmpeg("-i", whole[".mp4"], "-an", "-c:v", codec, tmp_path / name)
+        (fault,) = planned(tmp_path / name)[0].faults
+        assert fault.code == "unknown_format"
+        assert "put it into a container" in fault.detail
+
+
 def test_encrypted_matroska_is_told_by_its_content_encoding(whole, tmp_path):
     """A track entry with ContentEncodings, of type 1 (RFC 9559, 5.1.4.1.31)."""
     data = whole[".mkv"].read_bytes()
@@ -263,7 +291,7 @@ def test_a_file_that_says_nothing_odd_is_read_as_before(whole):
     assert probe_media(str(whole[".mp4"])).closed is None
 
 
-@pytest.mark.parametrize("suffix", NAMES)
+@pytest.mark.parametrize("suffix", [*NAMES])
 def test_no_damage_to_a_header_makes_its_reading_raise(whole, suffix):
     data = whole[suffix].read_bytes()
     with av.open(str(whole[suffix])) as container:

@@ -66,6 +66,15 @@ def _is_transport_stream(head: bytes) -> bool:
     )
 
 
+def _is_bare_video(head: bytes) -> bool:
+    """Parameter sets, remarks or a delimiter behind a start code (ITU-T H.264 and H.265, Annex B)."""
+    start = re.match(rb"\0{2,3}\x01(..)", head, re.DOTALL)
+    if start is None:
+        return False
+    first, second = start[1]
+    return first & 0x9F in (6, 7, 9) or (first in (0x40, 0x42, 0x46) and second == 1)
+
+
 def _sniff_bare_audio(head: bytes) -> str | None:
     """ADTS and MPEG audio: eleven or twelve sync bits, then a layer (ISO/IEC 13818-7, 11172-3)."""
     if len(head) < 4 or head[0] != 0xFF:
@@ -141,6 +150,9 @@ def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
     if not head or format_name is None:
         source.close()
         code, what = ("unknown_format", "is no accepted medium") if head else ("empty_file", "holds no bytes")
+        if _is_bare_video(head):
+            what = "is bare H.264 or HEVC, and nothing in it says when: put it into a container at its rate, "
+            what += "e.g. ffmpeg -framerate 30 -i FILE -c copy FILE.mp4"
         raise AlignError(code, f"{uri!r} {what}", stage="probe")
     try:
         if opener is not None:

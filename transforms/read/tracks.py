@@ -1,7 +1,7 @@
 """What a file's header says of its tracks and libavformat does not hand on: codec, lock, visible part.
 
-Three containers say such things: MP4 and QuickTime in sample entries, Matroska in track entries, AVI in
-stream headers. Of others nothing is known here.
+Some containers say such things: MP4 and QuickTime in sample entries, Matroska in track entries, AVI in
+stream headers, MPEG-TS on each packet. Of others nothing is known here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from align.transforms.read.track import Crop, Track, printable, within
 
 _MOST_BOXES = 100_000
 _MOST_ENTRIES = 64
+_FIRST_PACKETS = 1_000
 _VISUAL, _AUDIO = 86, {0: 36, 1: 52, 2: 72}
 """Bytes of a sample entry before its boxes: ISO/IEC 14496-12, 12.1.3; of sound by version (QuickTime)."""
 _LOCKED = frozenset({"encv", "enca", "drmi", "drms"})
@@ -37,8 +38,8 @@ def tracks_of(file: BinaryIO, format_name: str) -> dict[int, Track]:
         format_name: the demuxer's, as libavformat gives it.
 
     Returns:
-        By ``stream.id`` for MP4, where that is the track's id, else by ``stream.index``. Empty where the
-        header cannot be read: the demuxer is the one to say so.
+        By ``stream.id`` for MP4 and MPEG-TS, where that is the track's own number, else by ``stream.index``.
+        Empty where the header cannot be read: the demuxer is the one to say so.
     """
     names = format_name.split(",")
     kept = file.tell()
@@ -48,6 +49,8 @@ def tracks_of(file: BinaryIO, format_name: str) -> dict[int, Track]:
             return dict(_mp4_tracks(file, size))
         if "matroska" in names:
             return dict(enumerate(matroska_tracks(file, size)))
+        if "mpegts" in names:
+            return dict(_transport_tracks(file))
         if "avi" in names:
             return dict(enumerate(_avi_tracks(file, size)))
     except (struct.error, OverflowError, OSError):
@@ -170,6 +173,22 @@ def clean_aperture(content: bytes, width: int, height: int) -> Crop | None:
     return within(left, top, past, under, width, height)
 
 
+def _transport_tracks(file: BinaryIO) -> Iterator[tuple[int, Track]]:
+    """Tracks whose first packets are scrambled (ISO/IEC 13818-1, 2.4.3.3). M2TS puts 4 bytes before each."""
+    data = _at(file, 0, _FIRST_PACKETS * 192)
+    ahead = 4 if data[4:5] == b"\x47" and data[196:197] == b"\x47" and data[388:389] == b"\x47" else 0
+    scrambled: dict[int, list[bool]] = {}
+    for at in range(ahead, len(data) - 3, 188 + ahead):
+        if data[at] != 0x47:
+            return
+        if data[at + 3] & 0x10:  # there is a payload
+            number = int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF
+            scrambled.setdefault(number, []).append(data[at + 3] >= 0x80)
+    for number, marks in scrambled.items():
+        if 2 * sum(marks) > len(marks):
+            yield number, Track("", encrypted=True)
+
+
 def _avi_tracks(file: BinaryIO, size: int) -> Iterator[Track]:
     """Stream headers of an AVI: ``LIST hdrl`` holds a ``LIST strl`` with ``strh`` and ``strf`` for each."""
     for _, start, end in _chunks(file, 12, size, b"hdrl"):
@@ -203,7 +222,8 @@ def _chunks(
 
 def track_of(tracks: Mapping[int, Track], stream: Stream) -> Track:
     """What the header says of a stream; nothing where it says nothing."""
-    place = stream.id if "mov" in stream.container.format.name.split(",") else stream.index
+    has_number = {"mov", "mpegts"} & set(stream.container.format.name.split(","))
+    place = stream.id if has_number else stream.index
     return tracks.get(place, Track(""))
 
 
