@@ -26,7 +26,7 @@ from align.schemas.wire import from_plain, to_plain
 from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage, take
 
-SAMPLE, FAULT, MEDIA, SOUND, ERROR, DEFECT, DONE = (bytes([c]) for c in b"SFMAEXD")
+SAMPLE, COUNTS, FAULT, MEDIA, SOUND, ERROR, DEFECT, DONE = (bytes([c]) for c in b"SCFMAEXD")
 
 _file = KeptFile()
 
@@ -42,10 +42,10 @@ def send(stream: BinaryIO, kind: bytes, payload: bytes) -> None:
 
 
 def read_segment(request: dict[str, Any]) -> Iterator[Reply]:
-    """Decode and align a segment: a frame for each window."""
+    """Decode and align a segment: a frame for each window, before that of a sample one of its counts."""
     from align.pipeline.storage.files import opener_for
     from align.transforms.align.segment import align_segment
-    from align.transforms.write.row import to_batch, to_row
+    from align.transforms.write.encoded import encoded
 
     segment: Segment = from_plain(Segment, request["segment"])
     options: AlignOptions = from_plain(AlignOptions, request["options"])
@@ -55,7 +55,9 @@ def read_segment(request: dict[str, Any]) -> Iterator[Reply]:
         if isinstance(item, Fault):
             yield FAULT, _json(to_plain(item))
         else:
-            yield SAMPLE, to_batch(to_row(item), schema).serialize().to_pybytes()
+            row = encoded(item, schema)
+            yield COUNTS, row.counts.to_bytes()
+            yield SAMPLE, row.batch.serialize().to_pybytes()
     if not request["keep_open"]:
         _file.close()
 

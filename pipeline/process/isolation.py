@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from align.pipeline.config import RunConfig
-from align.pipeline.process.decoder_process import DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE, send
+from align.pipeline.process.decoder_process import COUNTS, DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE, send
 from align.pipeline.storage.files import is_remote
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
@@ -33,6 +33,7 @@ from align.schemas.plan import Segment
 from align.schemas.time import TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.stages import add
+from align.transforms.write.encoded import EncodedRow, received
 
 COMMAND = (sys.executable, "-m", "align.pipeline.process.decoder_process")
 MEMORY_BYTES = 1_000_000_000
@@ -117,7 +118,7 @@ class Decoder:
 
     def samples(
         self, segment: Segment, options: Any, config_sha256: str, *, keep_open: bool = False
-    ) -> Iterator[pa.RecordBatch | Fault]:
+    ) -> Iterator[EncodedRow | Fault]:
         """The samples of a segment as rows: see :func:`align.transforms.align.segment.align_segment`.
 
         With ``keep_open`` the child keeps the media file open, as the next segment is of the same one. Where
@@ -125,7 +126,7 @@ class Decoder:
         or ``memory_limit``.
         """
         schema = arrow_schema(options.audio_rate, options.imu_rate)
-        video, done = segment.media.video, 0
+        video, done, counts = segment.media.video, 0, b""
         memory = MEMORY_BYTES + MEMORY_PER_PIXEL * (video.width * video.height if video else 0)
         request = {
             "task": "segment",
@@ -136,8 +137,11 @@ class Decoder:
         }
         try:
             for kind, payload in self._ask(request, memory):
+                if kind == COUNTS:
+                    counts = payload
+                    continue
                 if kind == SAMPLE:
-                    yield pa.ipc.read_record_batch(pa.py_buffer(payload), schema)
+                    yield _with_counts(pa.ipc.read_record_batch(pa.py_buffer(payload), schema), counts)
                 elif kind == FAULT:
                     yield Fault(**json.loads(payload))
                 done += 1
@@ -215,6 +219,13 @@ class Decoder:
         code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"the decoder crashed ({how}): the file is damaged or hostile"
+
+
+def _with_counts(batch: pa.RecordBatch, counts: bytes) -> EncodedRow:
+    try:
+        return received(batch, counts)
+    except ValueError as error:
+        raise AlignError("decoder_crashed", f"the decoder sent a sample's counts wrong: {error}") from error
 
 
 def _only(kind: bytes, replies: Iterator[tuple[bytes, bytes]]) -> bytes:

@@ -153,7 +153,7 @@ class WindowBuilder:
         with stage("encode"):
             flac = encode_flac(audio.samples, self._options.audio_rate)
         count("encode", 1, len(flac))
-        return EncodedAudio(flac, audio.gaps)
+        return EncodedAudio(flac, audio.gaps, audio.samples, self._options.audio_rate)
 
     def _imu_window(self) -> ImuWindow | None:
         track = self._imu.track
