@@ -15,13 +15,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+from align.pipeline.process import tasks
 from align.pipeline.process.worker_process import end_with
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
-from align.schemas.time import TimeSpan
+from align.schemas.time import ClockMap, TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage, take
@@ -69,7 +70,12 @@ def probe(request: dict[str, Any]) -> Iterator[Reply]:
 
     uri = request["uri"]
     with stage("probe"):
-        media = probe_media(uri, video_index=request["video_index"], opener=opener_for(uri))
+        media = probe_media(
+            uri,
+            video_index=request["video_index"],
+            audio_index=request["audio_index"],
+            opener=opener_for(uri),
+        )
     count("probe", 1)
     yield MEDIA, _json(to_plain(media))
 
@@ -81,7 +87,8 @@ def hear(request: dict[str, Any]) -> Iterator[Reply]:
 
     uri, media = request["uri"], from_plain(MediaInfo, request["media"])
     spans = from_plain(tuple[TimeSpan, ...], request["spans"])
-    for sound in hearing_file(uri, media, opener_for(uri))(spans, request["rate"]):
+    clock = from_plain(ClockMap, request["clock"])
+    for sound in hearing_file(uri, media, opener_for(uri), clock)(spans, request["rate"]):
         yield SOUND, sound.samples.astype("<f8").tobytes()
 
 
@@ -89,6 +96,7 @@ TASKS: dict[str, Callable[[dict[str, Any]], Iterator[Reply]]] = {
     "probe": probe,
     "segment": read_segment,
     "hear": hear,
+    **tasks.TASKS,
 }
 
 

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from align.pipeline.config import RunConfig
 from align.pipeline.process.decoder_process import COUNTS, DEFECT, DONE, ERROR, FAULT, MEDIA, SAMPLE, send
+from align.pipeline.process.tasks import PART
 from align.pipeline.storage.files import is_remote
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
 from align.schemas.plan import Segment
-from align.schemas.time import TimeSpan
+from align.schemas.time import ClockMap, TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.stages import add
 from align.transforms.write.encoded import EncodedRow, received
@@ -51,6 +52,20 @@ so large, it gives back each window's arrays, too, a page fault for every 4 kB, 
 
 _LOOK_S = 0.2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Terms(Protocol):
+    """What a run asks of its children: see :class:`~align.pipeline.config.RunConfig`."""
+
+    @property
+    def decode_timeout_s(self) -> float:
+        """Silence after which a child is taken to hang."""
+        ...
+
+    @property
+    def beam_args(self) -> tuple[str, ...]:
+        """Options of the file systems."""
+        ...
 
 
 class Decoder:
@@ -87,19 +102,35 @@ class Decoder:
                     stream.close()
             self._process = None
 
-    def probe(self, uri: str, video_index: int | None) -> MediaInfo:
+    def probe(self, uri: str, video_index: int | None, audio_index: int | None = None) -> MediaInfo:
         """Probe a media file: see :func:`align.transforms.read.probe.probe_media`.
 
         Raises:
             AlignError: also ``decoder_crashed``, ``decode_timeout``, ``memory_limit``.
         """
-        request = {"task": "probe", "uri": uri, "video_index": video_index}
+        request = {"task": "probe", "uri": uri, "video_index": video_index, "audio_index": audio_index}
         replies = self._ask(request, MEMORY_BYTES)
         media: MediaInfo = from_plain(MediaInfo, json.loads(_only(MEDIA, replies)))
         return media
 
+    def ask(self, task: str, request: Mapping[str, Any], *, pixels: int = 0) -> Generator[bytes, None, None]:
+        """The parts of the answer to one of :mod:`align.pipeline.process.tasks`; unchecked.
+
+        Args:
+            task: its name.
+            request: plain values.
+            pixels: of a picture that the task decodes.
+
+        Raises:
+            AlignError: also ``decoder_crashed``, ``decode_timeout``, ``memory_limit``.
+        """
+        memory = MEMORY_BYTES + MEMORY_PER_PIXEL * pixels
+        for kind, payload in self._ask({"task": task, **request}, memory):
+            if kind == PART:
+                yield payload
+
     def sounds(
-        self, uri: str, media: MediaInfo, spans: Sequence[TimeSpan], rate: int
+        self, uri: str, media: MediaInfo, spans: Sequence[TimeSpan], rate: int, clock: ClockMap
     ) -> Iterator[NDArray[np.float64]]:
         """The sound of some spans of a file: see :func:`align.transforms.sync.sound.hearing_file`.
 
@@ -112,6 +143,7 @@ class Decoder:
             "media": to_plain(media),
             "spans": to_plain(tuple(spans)),
             "rate": rate,
+            "clock": to_plain(clock),
         }
         for _, payload in self._ask(request, MEMORY_BYTES):
             yield np.frombuffer(payload, "<f8")
@@ -252,7 +284,7 @@ class _Pool:
         self._idle: list[Decoder] = []
 
     @contextmanager
-    def borrow(self, config: RunConfig) -> Iterator[Decoder]:
+    def borrow(self, config: Terms) -> Iterator[Decoder]:
         terms = _terms(config)
         with self._lock:
             for other in [d for d in self._idle if d.terms != terms]:  # an earlier run's, on other terms
@@ -271,7 +303,7 @@ class _Pool:
                 self._idle.pop().stop()
 
 
-def _terms(config: RunConfig) -> tuple[float, tuple[str, ...]]:
+def _terms(config: Terms) -> tuple[float, tuple[str, ...]]:
     """Time-out and command of the children that a run needs."""
     options = ("--use", *config.beam_args) if config.beam_args else ()
     return config.decode_timeout_s, (*COMMAND, *options)
