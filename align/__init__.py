@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from align.pipeline.job.run import plan, run
     from align.schemas.errors import AlignError, UsageError
     from align.schemas.options import AlignOptions
-    from align.schemas.recording import Narration, Recording, Stream
+    from align.schemas.recording import ImuColumns, Narration, Recording, Stream
     from align.schemas.time import ClockMap, ClockPiece, TimeSpan
     from align.transforms.load.load import load
     from align.transforms.sync.clocks import read_clocks, shared_clock
@@ -30,6 +30,7 @@ _HOMES = {
     "AlignRecordings": "align.pipeline.job.graph",
     "ClockMap": "align.schemas.time",
     "ClockPiece": "align.schemas.time",
+    "ImuColumns": "align.schemas.recording",
     "Narration": "align.schemas.recording",
     "Recording": "align.schemas.recording",
     "RunConfig": "align.pipeline.config",
@@ -49,6 +50,7 @@ __all__ = [
     "AlignRecordings",
     "ClockMap",
     "ClockPiece",
+    "ImuColumns",
     "Narration",
     "Recording",
     "RunConfig",

@@ -59,11 +59,12 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 def read_table(data: bytes) -> None:
     """Survey an IMU table, then read all that the survey found."""
+    from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
     from align.schemas.time import ClockMap
     from align.transforms.tables.table import imu_range, read_imu, survey_imu
 
-    survey = survey_imu(io.BytesIO(data))
-    read_imu(io.BytesIO(data), imu_range(survey, survey.span), ClockMap(), survey.span)
+    survey = survey_imu(io.BytesIO(data), IMU_COLUMNS)
+    read_imu(io.BytesIO(data), imu_range(survey, survey.span), ClockMap(), survey.span, IMU_COLUMNS)
 
 
 def read_media(data: bytes) -> None:

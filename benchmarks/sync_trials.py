@@ -23,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from align.schemas.media import ImuTrack, VideoInfo
 from align.schemas.time import NS, ClockMap, TimeSpan
 from align.transforms.read.probe import probe_media
@@ -167,10 +168,10 @@ def load(folder: Path, kind: str) -> list[Trial]:
     for truth in whole.recordings:
         uri = str(folder / "v2/full_scale" / f"{truth.recording_id}.mp4")
         table = str(folder / "v2/imu" / f"{truth.recording_id}.csv")
-        video, survey = probe_media(uri).video, survey_imu(table)
+        video, survey = probe_media(uri).video, survey_imu(table, IMU_COLUMNS)
         if video is None:
             raise ValueError(f"{uri} holds no video")
-        imu = read_imu(table, imu_range(survey, survey.span), ClockMap(), survey.span)
+        imu = read_imu(table, imu_range(survey, survey.span), ClockMap(), survey.span, IMU_COLUMNS)
         out.append(Trial(kind, uri, video, imu, truth, whole.options))
     return out
 

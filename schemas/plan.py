@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from align.schemas.media import MediaInfo
+from align.schemas.media import AudioInfo, MediaInfo
 from align.schemas.recording import Recording
 from align.schemas.time import TimeSpan
+from align.schemas.wire import OMIT_NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,19 @@ class InputFile:
 
 
 @dataclass(frozen=True, slots=True)
+class SoundFile:
+    """The sound that :attr:`~align.schemas.recording.Recording.sound_file` names, as planning found it.
+
+    Attributes:
+        media: the file as probed, without its video; None where it cannot be read.
+        missing: why it has no sound (a ``Reason`` value), or None.
+    """
+
+    media: MediaInfo | None
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """Consecutive windows of one recording: the unit of reading.
 
@@ -75,6 +89,7 @@ class Segment:
         starts_ns: ascending starts of the windows, recording clock.
         split: the split that all windows of the recording's group belong to.
         imu: where the IMU rows lie; None without an IMU stream.
+        sound: what serves as sound instead of the master file's; None where that does.
         cost_s: estimated CPU seconds.
         cost_bytes: estimated bytes written.
         inputs: its files as planning found them; empty where nobody looks after them.
@@ -89,6 +104,14 @@ class Segment:
     cost_s: float = 0.0
     cost_bytes: int = 0
     inputs: tuple[InputFile, ...] = ()
+    sound: SoundFile | None = field(default=None, metadata=OMIT_NONE)
+
+    @property
+    def audio(self) -> AudioInfo | None:
+        """The stream that serves as sound."""
+        if self.recording.sound_file is None:
+            return self.media.audio if self.recording.audio is not None else None
+        return self.sound.media.audio if self.sound is not None and self.sound.media is not None else None
 
     @property
     def windows(self) -> tuple[TimeSpan, ...]:

@@ -53,6 +53,38 @@ class Concurrent:
 
 
 @dataclass(frozen=True, slots=True)
+class ImuColumns:
+    """Which columns of a table mean what.
+
+    The time's unit is checked against the rows' spacing all the same. A scale that is not known is found from
+    the values: gravity in g, turns in °/s.
+
+    Attributes:
+        time: name of the column.
+        gyro: names of x, y and z.
+        accl: names of x, y and z.
+        time_scale_ns: nanoseconds per unit of the time column.
+        component: name of the column that numbers the camera files behind a joined recording; it may be
+            absent.
+        gyro_scale: factor to rad/s; None where it is not known.
+        accl_scale: factor to m/s²; None where it is not known.
+    """
+
+    time: str
+    gyro: tuple[str, str, str]
+    accl: tuple[str, str, str]
+    time_scale_ns: float
+    component: str = ""
+    gyro_scale: float | None = None
+    accl_scale: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Time, gyroscope, accelerometer."""
+        return (self.time, *self.gyro, *self.accl)
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """Where one stream of a recording lies, and how its clock leads to the recording clock.
 
@@ -62,6 +94,7 @@ class Stream:
             outputs do not depend on where the input lies and never hold a signed URL.
         index: the stream inside a container; None picks the default of its kind.
         clock: from the stream's own time to the recording clock.
+        columns: of a table, what its columns mean; None for media.
     """
 
     kind: Kind
@@ -69,6 +102,7 @@ class Stream:
     name: str
     index: int | None = None
     clock: ClockMap = ClockMap()
+    columns: ImuColumns | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,7 +121,7 @@ class Recording:
         recording_id: unique within the source.
         group_id: what a split never cuts: participant, else recording set, else the recording.
         video: the master video; its presentation timeline is the recording clock.
-        audio: None when the metadata says there is none.
+        audio: None when the metadata says there is none; in the video's file or in one of its own.
         imu: None when there is none.
         span: the video's span as the metadata claims it; what the file says is measured later.
         narrations: sorted by time; None where the recording has none at all.
@@ -116,6 +150,13 @@ class Recording:
     absent: dict[str, str] = field(default_factory=dict)
     claimed: MediaInfo | None = None
     concurrent: Concurrent | None = field(default=None, metadata=OMIT_NONE)
+
+    @property
+    def sound_file(self) -> Stream | None:
+        """The sound, where it takes a pass of its own: not in the file, or on the clock, of the video."""
+        if self.audio is None or (self.audio.uri == self.video.uri and self.audio.clock.is_identity):
+            return None
+        return self.audio
 
     def imu_sync_at(self, time_ns: int) -> SyncPiece | None:
         """The piece of the IMU's clock that an instant falls into; before the first piece, the first."""

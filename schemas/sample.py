@@ -20,10 +20,17 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class EncodedAudio:
-    """A FLAC stream: mono, 16 bit, exactly rate · length samples; ``gaps`` are filled, not recorded."""
+    """A FLAC stream: mono, 16 bit, exactly rate · length samples; ``gaps`` are filled, not recorded.
+
+    Attributes:
+        samples: int16 [n], what the stream was made of; None where that is not at hand.
+        rate: of the samples, Hz.
+    """
 
     data: bytes
     gaps: tuple[TimeSpan, ...] = ()
+    samples: NDArray[np.int16] | None = field(default=None, compare=False, repr=False)
+    rate: int = field(default=0, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,3 +186,7 @@ class ClockMap:
         since = (time_ns - piece.start_ns - piece.offset_ns) / (1 + piece.drift_ppm * 1e-6)
         guess = piece.start_ns + round(since)
         return min(guess, self.pieces[which + 1].start_ns) if which + 1 < len(self.pieces) else guess
+
+
+SAME_CLOCK = ClockMap()
+"""Of a stream that stands on the recording clock."""

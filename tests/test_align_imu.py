@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import firwin, kaiser_beta
 
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from align.schemas.media import ImuTrack
 from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
 from align.transforms.align import imu
@@ -129,10 +130,12 @@ def test_two_instruments_that_overlap_are_not_mixed(tmp_path):
     rows += [f"1,{4_800.3 + k * 5.0},-1,-1,-1,0,0,9.8" for k in range(1_000)]
     path = tmp_path / "imu.csv"
     path.write_text("\n".join(rows) + "\n")
-    survey = survey_imu(path)
+    survey = survey_imu(path, IMU_COLUMNS)
     for window in (TimeSpan(0, 5 * NS), TimeSpan(4 * NS, 6 * NS), TimeSpan(5 * NS, 9 * NS)):
         reach = window.widened(IMU_MARGIN_NS)
-        out = window_imu(read_imu(path, imu_range(survey, reach), ClockMap(), reach), window, 200)
+        out = window_imu(
+            read_imu(path, imu_range(survey, reach), ClockMap(), reach, IMU_COLUMNS), window, 200
+        )
         at = window.start_ns / NS + np.arange(len(out.imu.mask)) / 200
         assert out.imu.mask.all()
         np.testing.assert_allclose(out.imu.values[0], np.where(at <= 4.995, 1.0, -1.0), atol=1e-6)
@@ -252,12 +255,12 @@ def test_without_a_known_rate_the_rows_spacing_decides():
 def test_a_real_window_is_the_same_whatever_was_read_with_it(uid, rate, monkeypatch):
     monkeypatch.setattr("align.transforms.tables.rows.BLOCK_BYTES", 4_096)
     path, clock = TABLES / f"{uid}.csv", ClockMap((ClockPiece(0, 12_345_678, 300.0),))
-    survey = survey_imu(path)
+    survey = survey_imu(path, IMU_COLUMNS)
 
     def rows(span):
         reach = span.widened(IMU_MARGIN_NS)
         where = imu_range(survey, TimeSpan(clock.to_stream(reach.start_ns), clock.to_stream(reach.end_ns)))
-        return read_imu(path, where, clock, reach)
+        return read_imu(path, where, clock, reach, IMU_COLUMNS)
 
     whole = rows(TimeSpan(0, 11 * NS))
     for k in range(10):
@@ -271,8 +274,8 @@ def test_a_real_window_is_the_same_whatever_was_read_with_it(uid, rate, monkeypa
 @pytest.mark.skipif(not TABLES.is_dir(), reason="the shared recordings are not here")
 def test_a_real_walk_passes_through_its_rows():
     path = TABLES / "80187c7e-4c38-5b6c-8891-d6e23814f7c2.csv"
-    survey = survey_imu(path)
-    track = read_imu(path, imu_range(survey, survey.span), ClockMap(), survey.span)
+    survey = survey_imu(path, IMU_COLUMNS)
+    track = read_imu(path, imu_range(survey, survey.span), ClockMap(), survey.span, IMU_COLUMNS)
     window = TimeSpan(2 * NS, 8 * NS)
     out = window_imu(track, window, 4_000)
     inside = (track.accl_ns >= window.start_ns) & (track.accl_ns < window.end_ns - NS // 100)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from align.pipeline.config import RunConfig
 from align.pipeline.job.planning import plan_recording
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from align.schemas.media import AudioTrack, ImuTrack
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Narration, Recording, Stream
@@ -76,7 +77,7 @@ def recordings(tmp_path_factory):
 
 def recording_of(video, table=None, clock=None, **changes):
     uri, name = str(video), video.name
-    imu = Stream("imu", str(table), table.name, clock=clock.clock_map) if table else None
+    imu = Stream("imu", str(table), table.name, clock=clock.clock_map, columns=IMU_COLUMNS) if table else None
     return Recording(
         "proof",
         "one",

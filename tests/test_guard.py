@@ -3,6 +3,8 @@
 import io
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.schemas.errors import AlignError
-from align.transforms.read.guard import HEAD_BYTES, open_media, sniff
+from align.transforms.read.guard import HEAD_BYTES, OPTIONS, open_media, sniff
 
 
 def make(path, *output):
@@ -202,3 +204,31 @@ def test_damaged_headers_open_or_end_as_an_align_error(clip, data):
         open_media("mem://x", lambda _: io.BytesIO(bytes(content))).close()
     except AlignError as e:
         assert e.code in ("bad_container", "unknown_format")  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [(OPTIONS, 0), ({**OPTIONS, "protocol_whitelist": "file,http,tcp"}, 1)],
+    ids=["ours", "opened"],
+)
+def test_no_protocol_but_the_file_is_spoken_whatever_the_demuxer(tmp_path, options, calls):
+    """The forced demuxer hides this second line of defence, so here one is used that follows references."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        playlist = tmp_path / "list.m3u8"
+        target = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n")
+        command = "import av, sys; av.open(sys.argv[1], format='hls', container_options=eval(sys.argv[2]))"
+        child = subprocess.Popen([sys.executable, "-c", command, str(playlist), repr(options)])
+        hits = 0
+        try:
+            while not hits and child.poll() is None:
+                try:
+                    server.accept()[0].close()
+                    hits += 1
+                except TimeoutError:
+                    continue
+        finally:
+            child.kill()
+            child.wait()
+    assert hits == calls

@@ -17,6 +17,7 @@ import pytest
 
 from align.pipeline.process.isolation import MEMORY_BYTES
 from align.schemas.errors import AlignError, UsageError, without_secrets
+from align.transforms.sync.clocks import read_clocks
 
 SECOND = {"window_ns": 10**9, "stride_ns": 10**9}
 PLAYLISTS = {
@@ -175,6 +176,38 @@ def test_a_picture_that_is_larger_than_its_header_says_cannot_swell(
     assert len(pictured) == (1 if true else 0)
     assert "bomb" in faults
     assert max(held) < MEMORY_BYTES
+
+
+COMMAND_MEASURED = """
+import resource
+from align.pipeline.cli import main
+from align.pipeline.process.isolation import stop_idle
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+stop_idle()
+print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+"""
+
+
+def test_sync_and_inspect_hold_no_picture_bomb_either(clone_input, tmp_path):
+    """Some pictures as small as the header says, then ones of 16384 x 16384, in few bytes."""
+    root = clone_input(tmp_path / "in", ["bomb", "healthy"])
+    picture_bomb(root / "full_scale/bomb.mp4", (16_384, 16_384), 12)
+    clocks = str(tmp_path / "clocks.parquet")
+    for arguments in (
+        ["sync", "--source", "ego4d", "--input", str(root.parent), "--output", clocks],
+        ["inspect", str(root / "full_scale/bomb.mp4")],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND_MEASURED, *arguments], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert max(int(kb) for kb in done.stdout.splitlines()[-1].split()) * 1024 < MEMORY_BYTES
+    status = {r.recording_id: r.status for r in read_clocks(clocks) if r.stream == "imu"}
+    assert status["bomb"] == "unobservable"
+    assert set(status) == {"bomb", "healthy"}
 
 
 def sound_bomb(path, seconds):

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS as EGO4D
 from align.schemas.errors import AlignError
 from align.schemas.plan import ImuRange
+from align.schemas.recording import ImuColumns
 from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.tables import rows as imu_rows
-from align.transforms.tables.table import EGO4D, ImuColumns, imu_range, read_imu, survey_imu
+from align.transforms.tables.table import imu_range, read_imu, survey_imu
 
 HEADER = (
     "component_idx,component_timestamp_ms,canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"
@@ -37,13 +39,13 @@ def steady(n=20, scale=1.0, **values):
     return [line(k * 5 * scale, **values) for k in range(n)]
 
 
-def survey(data, **options):
-    return survey_imu(io.BytesIO(data), **options)
+def survey(data, columns=EGO4D):
+    return survey_imu(io.BytesIO(data), columns)
 
 
 def read(data, span=FOREVER, clock=SAME, columns=EGO4D):
     found = survey(data, columns=columns)
-    return read_imu(io.BytesIO(data), imu_range(found, span), clock, span, columns=columns)
+    return read_imu(io.BytesIO(data), imu_range(found, span), clock, span, columns)
 
 
 def accl_z(data):
@@ -344,7 +346,7 @@ def test_rows_equal_brute_force(rows, start, length, block):
             return  # rows as few as these may have the spacing of no IMU
     if found.time_scale_ns != 1e6:
         return
-    track = read_imu(io.BytesIO(data), imu_range(found, span), ClockMap(), span)
+    track = read_imu(io.BytesIO(data), imu_range(found, span), ClockMap(), span, EGO4D)
     for times, values, column in ((track.gyro_ns, track.gyro[:, 0], 1), (track.accl_ns, track.accl[:, 2], 2)):
         expected = {}
         for row in rows:
@@ -392,7 +394,7 @@ def test_a_table_without_end_is_surveyed_in_bounded_reads():
             return out
 
     endless = Endless()
-    found = survey_imu(endless)
+    found = survey_imu(endless, EGO4D)
     assert found.rows == endless.clock
     assert len(found.blocks) < 70
     assert found.gyro_rate_hz == 200.0
@@ -422,7 +424,7 @@ def test_a_table_that_shrank_is_an_error():
     data = table(steady(100))
     where = imu_range(survey(data), FOREVER)
     with pytest.raises(AlignError) as error:
-        read_imu(io.BytesIO(data[:500]), where, ClockMap(), FOREVER)
+        read_imu(io.BytesIO(data[:500]), where, ClockMap(), FOREVER, EGO4D)
     assert error.value.code == "imu_changed"
 
 
@@ -435,10 +437,10 @@ def test_paths_go_through_the_opener(tmp_path):
         opened.append(uri)
         return open(uri, "rb")
 
-    where = imu_range(survey_imu(str(path), opener=opener), FOREVER)
-    assert len(read_imu(str(path), where, ClockMap(), FOREVER, opener=opener).gyro_ns) == 20
+    where = imu_range(survey_imu(str(path), EGO4D, opener=opener), FOREVER)
+    assert len(read_imu(str(path), where, ClockMap(), FOREVER, EGO4D, opener=opener).gyro_ns) == 20
     assert opened == [str(path)] * 2
-    assert survey_imu(path).rows == 20
+    assert survey_imu(path, EGO4D).rows == 20
 
 
 @settings(max_examples=100, deadline=None)
@@ -467,10 +469,10 @@ def test_any_bytes_end_in_rows_or_a_reason(junk, at):
 )
 def test_ego4d_tables_hold_what_the_camera_recorded(clip, uid, hz):
     path = DATA / "ego4d" / "v2" / "imu" / f"{uid}.csv"
-    found = survey_imu(path)
+    found = survey_imu(path, EGO4D)
     assert (found.rejected, found.non_monotonic, found.missing, found.accl_scale) == ({}, 0, None, 1.0)
     assert found.gyro_rate_hz == pytest.approx(hz, rel=0.01)
-    track = read_imu(path, imu_range(found, FOREVER), ClockMap(), FOREVER)
+    track = read_imu(path, imu_range(found, FOREVER), ClockMap(), FOREVER, EGO4D)
     native = np.genfromtxt(DATA / "gopro" / clip / "gyro.csv", delimiter=",", names=True)
     np.testing.assert_allclose(track.gyro_ns / 1e6, native["t_video_ms"], atol=1e-6)
     np.testing.assert_allclose(track.gyro, np.stack([native[a] for a in "xyz"], axis=1), rtol=1e-8)

@@ -4,7 +4,6 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from align.pipeline.config import RunConfig
@@ -15,6 +14,7 @@ from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.align.segment import align_segment
+from align.transforms.write.encoded import EncodedRow
 from align.transforms.write.row import to_batch, to_row
 
 SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
@@ -72,7 +72,8 @@ def test_a_child_gives_the_very_rows_that_this_process_gives(segments, decoder):
         here = list(align_segment(segment, SECOND, "c"))
         there = list(child.samples(segment, SECOND, "c"))
         assert len(here) == 4
-        assert all(a == to_batch(to_row(b), a.schema) for a, b in zip(there, here, strict=True))
+        rows = [item.batch for item in there]
+        assert all(a == to_batch(to_row(b), a.schema) for a, b in zip(rows, here, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -91,20 +92,20 @@ def test_a_lost_child_costs_the_windows_it_had_not_delivered(segments, decoder, 
     child = decoder(trouble, timeout_s=1.0 if code == "decode_timeout" else 60.0)
     bad, good = segments
     items = list(child.samples(bad, SECOND, "c"))
-    assert [type(item) for item in items] == [pa.RecordBatch, pa.RecordBatch, Fault, Fault]
+    assert [type(item) for item in items] == [EncodedRow, EncodedRow, Fault, Fault]
     assert [item.start_ns for item in items[2:]] == list(bad.starts_ns[2:])
     assert {item.code for item in items[2:]} == {code}
     assert [
         i.detail for i in items[2:] if not (said in i.detail and i.detail.startswith("full_scale/bad.mp4: "))
     ] == []
-    assert all(isinstance(item, pa.RecordBatch) for item in child.samples(good, SECOND, "c"))
+    assert all(isinstance(item, EncodedRow) for item in child.samples(good, SECOND, "c"))
 
 
 def test_a_defect_of_ours_costs_the_segment_and_hides_nothing(segments, decoder, tmp_path, caplog):
     child = decoder("1 / 0")
     child.output = str(tmp_path)
     items = list(child.samples(segments[0], SECOND, "c"))
-    assert [type(item) for item in items] == [pa.RecordBatch, pa.RecordBatch, Fault, Fault]
+    assert [type(item) for item in items] == [EncodedRow, EncodedRow, Fault, Fault]
     (trace,) = tmp_path.rglob("*.txt")
     detail = "a defect of align in the decoder: ZeroDivisionError: division by zero; traceback in {}"
     assert items[2].detail.endswith(detail.format(trace.relative_to(tmp_path)))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from fractions import Fraction
 
+import av
+import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -43,3 +46,20 @@ def test_every_frame_is_looked_at_where_too_little_would_be_left(steps_ms):
 
 def test_every_frame_is_looked_at_where_the_picture_moves_fast(steps_ms):
     assert steps_ms(1, scroll=0.06) == pytest.approx([33.3, 33.3], abs=0.1)
+
+
+def test_pictures_larger_than_allowed_are_not_decoded_whatever_the_header_says(tmp_path):
+    path = tmp_path / "swells.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+        for frame in range(40):
+            size = (48, 64) if frame < 12 else (480, 640)
+            packet = av.Packet(cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes())
+            packet.stream, packet.pts, packet.dts, packet.duration = stream, frame, frame, 1
+            packet.time_base, packet.is_keyframe = Fraction(1, 10), True
+            container.mux(packet)
+    video = probe_media(str(path)).video
+    for max_pixels, seen in ((640 * 480, 39), (100_000, 11)):
+        (flows,) = look(str(path), video, [TimeSpan(0, 4 * NS)], max_pixels=max_pixels)
+        assert len(flows) == seen

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from align import Recording, Stream
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from benchmarks.proof.imu_rows import Table
 from benchmarks.proof.job import Result, run
 from benchmarks.proof.media import write
@@ -39,7 +40,8 @@ def _with_imu(index: int, recording: Recording, folder: Path) -> Recording:
     path = folder / f"{recording.recording_id}.csv"
     table = Table(199.3, ((0.0, 0.2, 40.0),), 0.002, gaps=((1.5, 1.7),), end_s=40, seed=index)
     table.write(path)
-    return replace(recording, imu=Stream("imu", str(path), path.name, clock=table.clock_map))
+    imu = Stream("imu", str(path), path.name, clock=table.clock_map, columns=IMU_COLUMNS)
+    return replace(recording, imu=imu)
 
 
 def _same(name: str, reference: dict[str, Any], other: dict[str, Any]) -> Result:

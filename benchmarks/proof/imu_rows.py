@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from align import AlignOptions, ClockMap, ClockPiece, Recording, Stream
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from benchmarks.proof.job import Result, Shards, run
 from benchmarks.proof.media import ffmpeg
 from benchmarks.proof.truth import MOTION, Floats, Tones
@@ -142,7 +143,7 @@ def _recording(name: str, video: Path, table: Table, folder: Path) -> Recording:
     table.write(path)
     return Recording(
         "proof", name, name, Stream("video", str(video), video.name),
-        imu=Stream("imu", str(path), path.name, clock=table.clock_map),
+        imu=Stream("imu", str(path), path.name, clock=table.clock_map, columns=IMU_COLUMNS),
     )  # fmt: skip
 
 

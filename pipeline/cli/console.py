@@ -191,14 +191,21 @@ def print_verification(out: str, *, deep: bool) -> int:
     return 0
 
 
-def print_inspection(path: str) -> None:
-    """Print a data set's manifest, or a recording's streams on one timeline."""
-    from align.transforms.check.inspect import inspect_imu, inspect_media, looks_like_dataset
+def print_inspection(path: str, *, isolate: bool = True, timeout_s: float = 300.0) -> None:
+    """Print a data set's manifest, or a recording's streams on one timeline.
+
+    Args:
+        path: a data set, a media file or an IMU table.
+        isolate: read a file in a child process.
+        timeout_s: silence after which that is taken to hang.
+    """
+    from align.pipeline.access import inspect
+    from align.transforms.check.inspect import looks_like_dataset
 
     if is_remote(path) or looks_like_dataset(path):
         _print_dataset(path)
     else:
-        _print_recording([inspect_imu(path)] if path.lower().endswith(".csv") else inspect_media(path))
+        _print_recording(inspect(path, isolate=isolate, timeout_s=timeout_s))
 
 
 def _print_dataset(path: str) -> None:

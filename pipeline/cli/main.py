@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn
 import click
 
 from align.pipeline.cli.echo import echo
-from align.pipeline.cli.options import config_from, run_options
+from align.pipeline.cli.options import DECODE_TIMEOUT, ISOLATE, config_from, run_options
 from align.pipeline.process.stopping import Terminated
 from align.schemas.errors import AlignError, UsageError, without_secrets
 
@@ -114,7 +114,9 @@ def plan(output: str | None, trust_metadata: bool, beam_options: tuple[str, ...]
 
 @align.command()
 @click.argument("path")
-def inspect(path: str) -> None:
+@ISOLATE
+@DECODE_TIMEOUT
+def inspect(path: str, isolate: str, decode_timeout: float) -> None:
     """Look at a recording's timeline or a data set's manifest.
 
     PATH is a media file (streams, clocks, gaps and faults on one timeline), an IMU table, or a finished
@@ -122,7 +124,7 @@ def inspect(path: str) -> None:
     """
     from align.pipeline.cli.console import print_inspection
 
-    print_inspection(path)
+    print_inspection(path, isolate=isolate == "on", timeout_s=decode_timeout)
 
 
 @align.command()

@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
+DECODE_TIMEOUT = click.option(
+    "--decode-timeout",
+    type=float,
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up a segment whose decoder is silent for so long.",
+)
+ISOLATE = click.option(
+    "--isolate",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="Decode in a child process: a crash or hang there costs one segment.",
+)
+MAX_PIXELS = click.option(
+    "--max-pixels", type=int, default=64_000_000, show_default=True, help="Refuse larger pictures."
+)
+
 _INPUT = [
     click.option("--source", metavar="NAME", help="Data set layout to read: ego4d."),
     click.option("--input", metavar="DIR", help="Folder (or gs://, s3://) with the recordings."),
@@ -81,9 +100,7 @@ _WINDOW = [
         show_default=True,
         help="Where the IMU was refuted: null IMU, drop the window, or keep both.",
     ),
-    click.option(
-        "--max-pixels", type=int, default=64_000_000, show_default=True, help="Refuse larger pictures."
-    ),
+    MAX_PIXELS,
 ]
 _OUTPUT = [
     click.option("--format", "formats", default="parquet", show_default=True, help="parquet,webdataset"),
@@ -135,21 +152,8 @@ _EXECUTION = [
         is_flag=True,
         help="Replace the data set that lies in the output. Files that are not its own stay.",
     ),
-    click.option(
-        "--decode-timeout",
-        type=float,
-        default=300,
-        show_default=True,
-        metavar="SECONDS",
-        help="Give up a segment whose decoder works for so long on a window. Pauses do not count.",
-    ),
-    click.option(
-        "--isolate",
-        type=click.Choice(["on", "off"]),
-        default="on",
-        show_default=True,
-        help="Decode in a child process: a crash or hang there costs one segment.",
-    ),
+    DECODE_TIMEOUT,
+    ISOLATE,
     click.option("--workers", default="auto", show_default=True, metavar="auto|N", help="Processes."),
     click.option("--runner", default="DirectRunner", show_default=True, help="Any Beam runner."),
 ]

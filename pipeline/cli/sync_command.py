@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from align.pipeline.cli.options import DECODE_TIMEOUT, ISOLATE, MAX_PIXELS
+
 if TYPE_CHECKING:
     from align.pipeline.sync.run import SyncResult
 
@@ -39,6 +41,9 @@ _MOST_ROWS = 40
 @click.option("--allow-symlinks", is_flag=True, help="Follow links that leave the input folder.")
 @click.option("--resume", is_flag=True, help="Go on with what an interrupted run measured.")
 @click.option("--workers", default="1", show_default=True, metavar="auto|N", help="Processes.")
+@MAX_PIXELS
+@DECODE_TIMEOUT
+@ISOLATE
 def sync(
     source: str,
     folder: str,
@@ -53,6 +58,9 @@ def sync(
     allow_symlinks: bool,
     resume: bool,
     workers: str,
+    max_pixels: int,
+    decode_timeout: float,
+    isolate: str,
 ) -> None:
     """Measure each recording's IMU clock against its picture, and concurrent recordings' against each other.
 
@@ -69,6 +77,7 @@ def sync(
     """
     from align.pipeline.config import RunConfig
     from align.pipeline.sync.run import SyncConfig, run_sync
+    from align.schemas.options import AlignOptions
     from align.transforms.sync.verdict import SyncOptions
 
     run = RunConfig(
@@ -81,6 +90,9 @@ def sync(
         allow_symlinks=allow_symlinks,
         resume=resume,
         workers=_count(workers),
+        options=AlignOptions(max_pixels=max_pixels),
+        decode_timeout_s=decode_timeout,
+        isolate=isolate == "on",
     )
     config = SyncConfig(run, clocks, report, SyncOptions(reach, threshold / 1e3))
     with _progress() as show:

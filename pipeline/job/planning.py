@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from align.pipeline import access
 from align.pipeline.config import RunConfig
 from align.pipeline.job.input_files import look, streams_of
-from align.pipeline.process.isolation import borrow
 from align.pipeline.sources import SourceOptions, find_source
-from align.pipeline.storage.files import leaves, opener_for
 from align.schemas.errors import AlignError, Fault, Reason, UsageError
 from align.schemas.media import MediaInfo, VideoInfo
-from align.schemas.plan import ImuRange, Segment
+from align.schemas.plan import ImuRange, Segment, SoundFile
 from align.schemas.recording import Recording, Stream
 from align.schemas.time import NS, TimeSpan
 from align.transforms.align.margins import IMU_MARGIN_NS
 from align.transforms.plan.segments import plan_segments
 from align.transforms.plan.splits import parse_splits, split_of
 from align.transforms.plan.windows import plan_windows
-from align.transforms.read.probe import no_video, probe_media
-from align.transforms.tables.table import ImuSurvey, imu_range, survey_imu
+from align.transforms.tables.table import ImuSurvey, imu_range
 
 _LONGER_NS = 10 * NS
 
@@ -106,8 +104,8 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         recording = with_measured_clock(recording, config)
     inputs = tuple(look(stream) for stream in streams_of(recording)) if survey else ()
     try:
-        media = _claimed(recording) if config.trust_metadata else _probe(recording.video, config)
-        video = _check_video(recording, media, config)
+        media = _claimed(recording) if config.trust_metadata else access.probe(recording, config)
+        video = access.usable_video(recording.video, media, config)
         payload = None if config.trust_metadata else round(video.bytes_per_s * video.span.length_ns / NS)
         plan = plan_windows(recording, video.span, video.keyframes_ns, config.options, payload=payload)
     except AlignError as error:
@@ -118,7 +116,11 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         for start, code, detail in plan.skipped
     ]
     split = _split(recording, config) or ""
-    segments = plan_segments(recording, media, plan, config.options, split=split, segment_s=config.segment_s)
+    sound, notes = _sound(recording, config)
+    faults += notes
+    segments = plan_segments(
+        recording, media, plan, config.options, split=split, segment_s=config.segment_s, sound=sound
+    )
     if survey and recording.imu is not None and plan.starts_ns:
         imu, notes = _survey(recording, config)
         faults += notes
@@ -127,35 +129,11 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     return RecordingPlan(recording.recording_id, plan.planned, tuple(segments), tuple(faults))
 
 
-def _refuse_links(stream: Stream, config: RunConfig) -> None:
-    if not config.allow_symlinks and leaves(stream.uri, config.input):
-        detail = f"{stream.name} is a link out of the input folder; add --allow-symlinks if it is meant"
-        raise AlignError("link_outside", detail, stage="probe")
-
-
 def _claimed(recording: Recording) -> MediaInfo:
     if recording.claimed is None:
         detail = f"the metadata says nothing of {recording.video.name}; plan without --trust-metadata"
         raise AlignError("no_metadata", detail, stage="plan")
     return recording.claimed
-
-
-def _probe(stream: Stream, config: RunConfig) -> MediaInfo:
-    _refuse_links(stream, config)
-    if not config.isolate:
-        return probe_media(stream.uri, video_index=stream.index, opener=opener_for(stream.uri))
-    with borrow(config) as decoder:
-        return decoder.probe(stream.uri, stream.index)
-
-
-def _check_video(recording: Recording, media: MediaInfo, config: RunConfig) -> VideoInfo:
-    name, video = recording.video.name, media.video
-    if video is None:
-        raise no_video(media, name)
-    if video.width * video.height > config.options.max_pixels:
-        detail = f"{name} is {video.width} x {video.height} pixels; raise --max-pixels to decode it"
-        raise AlignError("too_many_pixels", detail, stage="probe")
-    return video
 
 
 def _unreadable(recording: Recording, config: RunConfig, error: AlignError) -> RecordingPlan:
@@ -203,15 +181,31 @@ def _notes(
         yield Fault(recording.recording_id, None, "plan", code, detail, "noted", 0)
 
 
+def _sound(recording: Recording, config: RunConfig) -> tuple[SoundFile | None, list[Fault]]:
+    """The recording's own file of sound; a note where it cannot be read."""
+    stream = recording.sound_file
+    if stream is None or config.trust_metadata:
+        return None, []
+    try:
+        media = access.probe_sound(stream, config)
+    except AlignError as found:
+        reason = Reason.NOT_RECORDED if found.code == "no_audio" else Reason.INVALID
+        return SoundFile(None, reason), [_noted(recording, stream, found)]
+    return SoundFile(replace(media, video=None)), []
+
+
+def _noted(recording: Recording, stream: Stream, found: AlignError) -> Fault:
+    error = found.naming(stream.uri, stream.name)
+    return Fault(recording.recording_id, None, "probe", error.code, error.detail, "noted", 0)
+
+
 def _survey(recording: Recording, config: RunConfig) -> tuple[ImuSurvey | ImuRange, list[Fault]]:
     assert recording.imu is not None
     try:
-        _refuse_links(recording.imu, config)
-        survey = survey_imu(recording.imu.uri, opener=opener_for(recording.imu.uri))
+        survey = access.survey(recording.imu, config)
     except AlignError as found:
-        error = found.naming(recording.imu.uri, recording.imu.name)
-        fault = Fault(recording.recording_id, None, "probe", error.code, error.detail, "noted", 0)
-        return ImuRange(missing=Reason.INVALID, detail=error.detail), [fault]
+        fault = _noted(recording, recording.imu, found)
+        return ImuRange(missing=Reason.INVALID, detail=fault.detail), [fault]
     return survey, [
         Fault(recording.recording_id, None, "probe", "imu_note", n, "noted", 0) for n in survey.notes
     ]

@@ -17,7 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from align.pipeline.process import decoder_tasks
 from align.pipeline.process.frames import (
+    COUNTS,
     DEFECT,
     DONE,
     ERROR,
@@ -41,7 +43,7 @@ from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
-from align.schemas.time import TimeSpan
+from align.schemas.time import ClockMap, TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.read.guard import Opener
 from align.transforms.read.kept_file import KeptFile
@@ -50,16 +52,13 @@ from align.transforms.stages import count, stage, take
 Reply = tuple[bytes, bytes]
 """Kind and payload of a frame."""
 
-OpenerFor = Callable[[str], Opener | None]
-"""How a URI is opened; None for a local path, which the child opens itself."""
-
 _file = KeptFile()
 
 
-def read_segment(request: dict[str, Any], opener_for: OpenerFor) -> Iterator[Reply]:
-    """Decode and align a segment: a frame for each window."""
+def read_segment(request: dict[str, Any], opener_for: decoder_tasks.OpenerFor) -> Iterator[Reply]:
+    """Decode and align a segment: a frame for each window, before that of a sample one of its counts."""
     from align.transforms.align.segment import align_segment
-    from align.transforms.write.row import to_batch, to_row
+    from align.transforms.write.encoded import encoded
 
     segment: Segment = from_plain(Segment, request["segment"])
     options: AlignOptions = from_plain(AlignOptions, request["options"])
@@ -69,18 +68,25 @@ def read_segment(request: dict[str, Any], opener_for: OpenerFor) -> Iterator[Rep
         if isinstance(item, Fault):
             yield FAULT, to_json(to_plain(item))
         else:
-            yield SAMPLE, to_batch(to_row(item), schema).serialize().to_pybytes()
+            row = encoded(item, schema)
+            yield COUNTS, row.counts.to_bytes()
+            yield SAMPLE, row.batch.serialize().to_pybytes()
     if not request["keep_open"]:
         _file.close()
 
 
-def probe(request: dict[str, Any], opener_for: OpenerFor) -> Iterator[Reply]:
+def probe(request: dict[str, Any], opener_for: decoder_tasks.OpenerFor) -> Iterator[Reply]:
     """Probe a media file: a frame of the keyframes' instants, little-endian int64, and one of the rest."""
     from align.transforms.read.probe import probe_media
 
     uri = request["uri"]
     with stage("probe"):
-        media = probe_media(uri, video_index=request["video_index"], opener=opener_for(uri))
+        media = probe_media(
+            uri,
+            video_index=request["video_index"],
+            audio_index=request["audio_index"],
+            opener=opener_for(uri),
+        )
     count("probe", 1)
     if media.video is not None:
         times = media.video.keyframes_ns
@@ -97,20 +103,22 @@ def _ends(media: MediaInfo) -> list[int]:
     return [time for span in spans for time in (span.start_ns, span.end_ns)]
 
 
-def hear(request: dict[str, Any], opener_for: OpenerFor) -> Iterator[Reply]:
+def hear(request: dict[str, Any], opener_for: decoder_tasks.OpenerFor) -> Iterator[Reply]:
     """Decode the sound of some spans of a file: a frame of little-endian float64 for each."""
     from align.transforms.sync.sound import hearing_file
 
     uri, media = request["uri"], from_plain(MediaInfo, request["media"])
     spans = from_plain(tuple[TimeSpan, ...], request["spans"])
-    for sound in hearing_file(uri, media, opener_for(uri))(spans, request["rate"]):
+    clock = from_plain(ClockMap, request["clock"])
+    for sound in hearing_file(uri, media, opener_for(uri), clock)(spans, request["rate"]):
         yield SOUND, sound.samples.astype("<f8").tobytes()
 
 
-TASKS: dict[str, Callable[[dict[str, Any], OpenerFor], Iterator[Reply]]] = {
+TASKS: dict[str, Callable[[dict[str, Any], decoder_tasks.OpenerFor], Iterator[Reply]]] = {
     "probe": probe,
     "segment": read_segment,
     "hear": hear,
+    **decoder_tasks.TASKS,
 }
 """What may be asked for. What may be answered: :mod:`align.pipeline.process.replies`."""
 

@@ -14,7 +14,9 @@ REQUEST = b"Q"
 BYTES, SIZE, REFUSED = b"B", b"N", b"X"
 """To the child, beside requests: bytes of a file, its size, why it cannot be read."""
 
-SAMPLE, FAULT, MEDIA, KEYFRAMES, SOUND, ERROR, DEFECT, DONE = (bytes([c]) for c in b"SFMKAEXD")
+SAMPLE, COUNTS, FAULT, MEDIA, KEYFRAMES, SOUND, PART, ERROR, DEFECT, DONE = (
+    bytes([c]) for c in b"SCFMKAPEXD"
+)
 READY, OPEN, READ = b"H", b"O", b"R"
 """From the child, beside replies: it has started; it wants a remote file opened, or bytes of one."""
 

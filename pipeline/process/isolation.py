@@ -9,24 +9,24 @@ from __future__ import annotations
 import atexit
 import subprocess
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from align.pipeline.config import RunConfig
 from align.pipeline.process.conversation import Conversation
 from align.pipeline.process.environment import child_environment, python_module
-from align.pipeline.process.replies import ProbeReplies, Replies, SegmentReplies, SoundReplies
+from align.pipeline.process.replies import PartReplies, ProbeReplies, Replies, SegmentReplies, SoundReplies
 from align.schemas.errors import AlignError, Fault
 from align.schemas.media import MediaInfo
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
-from align.schemas.time import TimeSpan
+from align.schemas.time import ClockMap, TimeSpan
 from align.schemas.wire import to_plain
+from align.transforms.write.encoded import EncodedRow
 
 COMMAND = python_module("align.pipeline.process.decoder_process")
 MEMORY_BYTES = 1_000_000_000
@@ -41,6 +41,20 @@ _ALLOCATORS = {
 """Of the child. Arrow's own allocator reserves a gigabyte at its first use, which would count as used. glibc
 would keep the tables of a long file, tens of megabytes each, after it is closed. Told to give back what is
 so large, it gives back each window's arrays, too, a page fault for every 4 kB, unless told to keep some."""
+
+
+class Terms(Protocol):
+    """What a run asks of its children: see :class:`~align.pipeline.config.RunConfig`."""
+
+    @property
+    def decode_timeout_s(self) -> float:
+        """CPU time for one reply after which a child is taken to hang."""
+        ...
+
+    @property
+    def output(self) -> str:
+        """Folder or bucket of the run, for tracebacks of our own defects; or ""."""
+        ...
 
 
 class Decoder:
@@ -89,19 +103,36 @@ class Decoder:
                     stream.close()
             self._process = self._conversation = None
 
-    def probe(self, uri: str, video_index: int | None) -> MediaInfo:
+    def probe(self, uri: str, video_index: int | None, audio_index: int | None = None) -> MediaInfo:
         """Probe a media file: see :func:`align.transforms.read.probe.probe_media`.
 
         Raises:
             AlignError: also ``decoder_crashed``, ``decode_timeout``, ``memory_limit``.
         """
-        request = {"task": "probe", "uri": uri, "video_index": video_index}
+        request = {"task": "probe", "uri": uri, "video_index": video_index, "audio_index": audio_index}
         *_, media = self._ask(request, ProbeReplies(), [uri], MEMORY_BYTES)
         assert isinstance(media, MediaInfo)
         return media
 
+    def ask(
+        self, task: str, request: Mapping[str, Any], *, parts: int, pixels: int = 0
+    ) -> Generator[bytes, None, None]:
+        """The parts of the answer to one of :mod:`~align.pipeline.process.decoder_tasks`, unchecked.
+
+        Args:
+            task: its name.
+            request: plain values; ``uri`` is the file.
+            parts: how many there must be.
+            pixels: of a picture that the task decodes.
+
+        Raises:
+            AlignError: also ``decoder_crashed``, ``decode_timeout``, ``memory_limit``.
+        """
+        memory = MEMORY_BYTES + MEMORY_PER_PIXEL * pixels
+        yield from self._ask({"task": task, **request}, PartReplies(parts), [request["uri"]], memory)
+
     def sounds(
-        self, uri: str, media: MediaInfo, spans: Sequence[TimeSpan], rate: int
+        self, uri: str, media: MediaInfo, spans: Sequence[TimeSpan], rate: int, clock: ClockMap
     ) -> Iterator[NDArray[np.float64]]:
         """The sound of some spans of a file: see :func:`align.transforms.sync.sound.hearing_file`.
 
@@ -114,12 +145,13 @@ class Decoder:
             "media": to_plain(media),
             "spans": to_plain(tuple(spans)),
             "rate": rate,
+            "clock": to_plain(clock),
         }
         yield from self._ask(request, SoundReplies(spans, rate), [uri], MEMORY_BYTES)
 
     def samples(
         self, segment: Segment, options: AlignOptions, config_sha256: str, *, keep_open: bool = False
-    ) -> Iterator[pa.RecordBatch | Fault]:
+    ) -> Iterator[EncodedRow | Fault]:
         """The samples of a segment as rows: see :func:`align.transforms.align.segment.align_segment`.
 
         With ``keep_open`` the child keeps the media file open, as the next segment is of the same one. Where
@@ -135,7 +167,8 @@ class Decoder:
             "config_sha256": config_sha256,
             "keep_open": keep_open,
         }
-        uris = [stream.uri for stream in (recording.video, recording.audio, recording.imu) if stream]
+        streams = (recording.video, recording.audio, recording.sound_file, recording.imu)
+        uris = [stream.uri for stream in streams if stream]
         replies = SegmentReplies(segment, options, config_sha256)
         try:
             yield from self._ask(request, replies, uris, memory)
@@ -169,7 +202,7 @@ class _Pool:
         self._idle: list[Decoder] = []
 
     @contextmanager
-    def borrow(self, config: RunConfig) -> Iterator[Decoder]:
+    def borrow(self, config: Terms) -> Iterator[Decoder]:
         terms = _terms(config)
         with self._lock:
             for other in [d for d in self._idle if d.terms != terms]:  # an earlier run's, on other terms
@@ -189,7 +222,7 @@ class _Pool:
                 self._idle.pop().stop()
 
 
-def _terms(config: RunConfig) -> tuple[float, tuple[str, ...]]:
+def _terms(config: Terms) -> tuple[float, tuple[str, ...]]:
     """Time-out and command of the children that a run needs."""
     return config.decode_timeout_s, COMMAND
 

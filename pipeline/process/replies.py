@@ -14,10 +14,9 @@ from dataclasses import fields, replace
 from typing import Any, Protocol, get_args
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from align.pipeline.process.frames import FAULT, KEYFRAMES, MEDIA, SAMPLE, SOUND
+from align.pipeline.process.frames import COUNTS, FAULT, KEYFRAMES, MEDIA, PART, SAMPLE, SOUND
 from align.pipeline.process.reply_rows import check_row, read_batch, refuse
 from align.schemas.errors import AlignError, Fault, Stage
 from align.schemas.features import arrow_schema
@@ -29,11 +28,14 @@ from align.schemas.wire import from_plain
 from align.transforms.align.identity import columns_of_segment, columns_of_window
 from align.transforms.read.guard import MAX_STREAMS
 from align.transforms.stages import STAGES
+from align.transforms.write.encoded import EncodedRow, received
 
 MOST_BYTES = 512 << 20
 """Of any frame, whatever was asked for."""
 
 TEXT_BYTES = 64 << 10
+COUNTS_BYTES = 4 << 20
+MOST_PART = 256 << 20
 MOST_KEYFRAMES = 4_000_000
 """Of one file; all frames of eighteen hours at 60 a second."""
 
@@ -113,8 +115,27 @@ class SoundReplies:
         refuse(self._done < len(self._counts), "an answer that ends too early")
 
 
+class PartReplies:
+    """Of one of the decoder's other tasks: so many parts. Who asked makes sense of them."""
+
+    most: Mapping[bytes, int] = {PART: MOST_PART}
+
+    def __init__(self, parts: int) -> None:
+        self._left = parts
+
+    def check(self, kind: bytes, payload: bytes) -> bytes:
+        """See :class:`Replies`."""
+        refuse(self._left == 0, "more than was asked for")
+        self._left -= 1
+        return payload
+
+    def finish(self) -> None:
+        """See :class:`Replies`."""
+        refuse(self._left > 0, "an answer that ends too early")
+
+
 class SegmentReplies:
-    """Of a segment: for each window, in their order, its sample or a fault.
+    """Of a segment: for each window, in their order, its sample, after its counts, or a fault.
 
     So a segment's bytes are bounded, too: windows times what one may have.
 
@@ -128,21 +149,29 @@ class SegmentReplies:
         self._segment, self._options = segment, options
         self._shared = columns_of_segment(segment, config_sha256)
         self._schema = arrow_schema(options.audio_rate, options.imu_rate)
-        self.most: Mapping[bytes, int] = {SAMPLE: row_bound(segment, options), FAULT: TEXT_BYTES}
+        row = row_bound(segment, options)
+        self.most: Mapping[bytes, int] = {SAMPLE: row, COUNTS: COUNTS_BYTES, FAULT: TEXT_BYTES}
         self.done = 0
+        self._counts: bytes | None = None
 
-    def check(self, kind: bytes, payload: bytes) -> pa.RecordBatch | Fault:
+    def check(self, kind: bytes, payload: bytes) -> EncodedRow | Fault | None:
         """See :class:`Replies`."""
         refuse(self.done == len(self._segment.starts_ns), "more windows than were asked for")
+        refuse(
+            (kind == SAMPLE) != (self._counts is not None), "counts without their sample, or a sample without"
+        )
+        if kind == COUNTS:
+            self._counts = payload
+            return None
         start = self._segment.starts_ns[self.done]
         if kind == FAULT:
-            item: pa.RecordBatch | Fault = _fault(payload, self._segment.recording.recording_id, start)
+            item: EncodedRow | Fault = _fault(payload, self._segment.recording.recording_id, start)
         else:
             window = TimeSpan(start, start + self._segment.window_ns)
-            item = read_batch(payload, self._schema)
-            check_row(
-                item, {**self._shared, **columns_of_window(self._segment, window)}, window, self._options
-            )
+            batch = read_batch(payload, self._schema)
+            known = {**self._shared, **columns_of_window(self._segment, window)}
+            check_row(batch, known, window, self._options)
+            item, self._counts = received(batch, self._counts or b""), None
         self.done += 1
         return item
 

@@ -17,21 +17,19 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeGuard
 
+from align.pipeline import access
 from align.pipeline.config import RunConfig, digest
 from align.pipeline.job.planning import list_recordings
-from align.pipeline.storage.files import is_remote, leaves, opener_for
+from align.pipeline.storage.files import is_remote
 from align.pipeline.sync.sound import ConcurrentSet, concurrent_sets, measure_set
 from align.schemas.errors import AlignError, Fault, UsageError
-from align.schemas.recording import Recording, Stream
+from align.schemas.recording import Recording
 from align.schemas.time import TimeSpan
 from align.schemas.wire import to_plain
-from align.transforms.read.probe import no_video, probe_media
 from align.transforms.sync.clocks import ClockRow, write_clocks
 from align.transforms.sync.measure import Measured, measure_imu, nothing_to_compare
-from align.transforms.sync.picture import look
 from align.transforms.sync.report import page, recording_section, set_section
 from align.transforms.sync.verdict import SyncOptions
-from align.transforms.tables.table import imu_range, read_imu, survey_imu
 
 Show = Callable[[Counter[str]], None]
 
@@ -188,51 +186,26 @@ def _measure(recording: Recording, config: SyncConfig) -> tuple[Measured, str]:
     nothing = recording.absent.get("imu", "the recording has no IMU")
     if recording.imu is None:
         return Measured((nothing_to_compare(recording.recording_id, span, nothing),)), ""
-    stream = recording.video
+    run, stream = config.run, recording.video
     try:
-        video = _probed(recording, config)
+        video = access.usable_video(stream, access.probe(recording, run), run)
         stream = recording.imu
-        survey = survey_imu(_allowed(stream, config), opener=opener_for(stream.uri))
-        reach = survey.span
-        found = imu_range(survey, reach)
-        whole = TimeSpan(stream.clock.at(reach.start_ns), stream.clock.at(reach.end_ns) + 1)
-        imu = read_imu(stream.uri, found, stream.clock, whole, opener_for(stream.uri))
+        imu = access.gyro_rows(stream, access.survey(stream, run), run)
         stream = recording.video
-        uri, opener = stream.uri, opener_for(stream.uri)
-        return (
-            measure_imu(
-                recording.recording_id,
-                video.span,
-                recording.joints_ns,
-                imu,
-                lambda windows: look(uri, video, windows, opener),
-                config.options,
-                video.keyframes_ns,
-            ),
-            "",
+        found = measure_imu(
+            recording.recording_id,
+            video.span,
+            recording.joints_ns,
+            imu,
+            access.looking(stream, video, run),
+            config.options,
+            video.keyframes_ns,
         )
     except AlignError as error:
         detail = error.naming(stream.uri, stream.name).detail
         row = nothing_to_compare(recording.recording_id, span, f"cannot be read: {detail}")
         return Measured((row,)), detail
-
-
-def _probed(recording: Recording, config: SyncConfig) -> Any:
-    stream = recording.video
-    media = probe_media(_allowed(stream, config), video_index=stream.index, opener=opener_for(stream.uri))
-    if media.video is None:
-        raise no_video(media, stream.name)
-    if media.video.width * media.video.height > config.run.options.max_pixels:
-        detail = f"{stream.name} is {media.video.width} x {media.video.height} pixels: too large to decode"
-        raise AlignError("too_many_pixels", detail, stage="probe")
-    return media.video
-
-
-def _allowed(stream: Stream, config: SyncConfig) -> str:
-    if not config.run.allow_symlinks and leaves(stream.uri, config.run.input):
-        detail = f"{stream.name} is a link out of the input folder; add --allow-symlinks if it is meant"
-        raise AlignError("link_outside", detail, stage="probe")
-    return stream.uri
+    return found, ""
 
 
 def is_recording(item: Recording | Fault) -> TypeGuard[Recording]:

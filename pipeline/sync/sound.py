@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from align.pipeline import access
 from align.pipeline.config import RunConfig
-from align.pipeline.process.isolation import borrow
-from align.pipeline.storage.files import leaves, opener_for
 from align.schemas.errors import AlignError
 from align.schemas.media import MediaInfo
-from align.schemas.recording import Recording
-from align.schemas.time import NS, TimeSpan
-from align.transforms.read.probe import probe_media
+from align.schemas.recording import Recording, Stream
+from align.schemas.time import TimeSpan
 from align.transforms.sync.clocks import ClockRow
-from align.transforms.sync.gcc_phat import Sound
 from align.transforms.sync.measure import nothing_to_compare
-from align.transforms.sync.sound import Listener, MeasuredSound, hearing_file, measure_sound
-from align.transforms.sync.sound_search import Hear
+from align.transforms.sync.sound import Listener, MeasuredSound, measure_sound
 from align.transforms.sync.verdict import SyncOptions
 
 
@@ -129,37 +125,23 @@ def _listener(recording: Recording, run: RunConfig) -> Listener | _Deaf:
     if stream is None:
         return _Deaf(recording.absent.get("audio", "the recording has no sound"))
     try:
-        if not run.allow_symlinks and leaves(stream.uri, run.input):
-            detail = f"{stream.name} is a link out of the input folder; add --allow-symlinks if it is meant"
-            raise AlignError("link_outside", detail, stage="probe")
-        media = _probed(stream.uri, recording.video.index, run)
+        media = _probed(recording, stream, run)
         if media.audio is None:
             return _Deaf("the file has no sound")
-        hear = _hearing(stream.uri, media, run)
-        listener = Listener(recording.recording_id, media.audio.span, recording.joints_ns, hear)
+        clock = stream.clock
+        span = TimeSpan(clock.at(media.audio.span.start_ns), clock.at(media.audio.span.end_ns))
+        hear = access.hearing(stream, media, run)
+        listener = Listener(recording.recording_id, span, recording.joints_ns, hear)
         return listener if listener.hears_anything() else _Deaf("the recording is silent")
     except AlignError as error:
         return _broken(recording, error)
 
 
-def _probed(uri: str, video_index: int | None, run: RunConfig) -> MediaInfo:
-    if not run.isolate:
-        return probe_media(uri, video_index=video_index, opener=opener_for(uri))
-    with borrow(run) as decoder:
-        return decoder.probe(uri, video_index)
-
-
-def _hearing(uri: str, media: MediaInfo, run: RunConfig) -> Hear:
-    if not run.isolate:
-        return hearing_file(uri, media, opener_for(uri))
-
-    def hear(spans: Sequence[TimeSpan], rate: int) -> Iterator[Sound]:
-        with borrow(run) as decoder:
-            heard = decoder.sounds(uri, media, spans, rate)
-            for span, samples in zip(spans, heard, strict=True):
-                yield Sound(rate, span.start_ns / NS, samples)
-
-    return hear
+def _probed(recording: Recording, stream: Stream, run: RunConfig) -> MediaInfo:
+    """The file that a run would take the sound from."""
+    if recording.sound_file is None:
+        return access.probe(recording, run)
+    return access.probe_sound(stream, run)
 
 
 def _compared(

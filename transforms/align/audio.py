@@ -61,11 +61,16 @@ def window_audio(track: AudioTrack, window: TimeSpan, rate: int) -> WindowAudio:
         window: recording clock.
         rate: Hz of the output.
     """
-    gaps = _gaps_in(track, window)
-    sound = resampled(track, window, rate)
+    return finished(resampled(track, window, rate), gaps_in(track, window), window, rate)
+
+
+def finished(
+    sound: NDArray[np.float64], gaps: tuple[TimeSpan, ...], window: TimeSpan, rate: int
+) -> WindowAudio:
+    """Samples rounded once, zeros in the gaps (ascending, disjoint, inside the window)."""
     samples = np.clip(np.rint(sound * 32768.0), -32768, 32767).astype(np.int16)
     for gap in gaps:
-        first, last = (_grid_index(t, window, rate) for t in (gap.start_ns, gap.end_ns))
+        first, last = (grid_index(t, window, rate) for t in (gap.start_ns, gap.end_ns))
         samples[first:last] = 0
     missing = sum(g.length_ns for g in gaps)
     return WindowAudio(samples, gaps, 1.0 - missing / window.length_ns if window.length_ns else 0.0)
@@ -89,6 +94,29 @@ def resampled(track: AudioTrack, window: TimeSpan, rate: int) -> NDArray[np.floa
     return _resample_block(block, track.rate, rate, (position - first) * rate / track.rate, count)
 
 
+def resampled_at(
+    track: AudioTrack, start_ns: Fraction, step_ns: Fraction, count: int, rate: int
+) -> NDArray[np.float64]:
+    """The sound at instants ``start_ns + k · step_ns`` of the track's clock, which drifts: float64 [count].
+
+    The step is close to that of ``rate``, whose low-pass is applied. The spectrum is evaluated at the
+    instants themselves, by a chirp z-transform: as exact as :func:`resampled`.
+    """
+    position, step = ((t * track.rate / NS) for t in (start_ns - track.start_ns, step_ns))
+    margin = AUDIO_MARGIN_NS * track.rate // NS
+    first = floor(position) - margin
+    length = 2 * margin + ceil(count * step) + 1
+    block = _cut(track.samples, first, length) * _taper(length, int(margin * _TAPER_SHARE))
+    n_in, n_out = _lengths(length, track.rate, rate)
+    spectrum = fft.rfft(block, n_in)[: min(n_in, n_out) // 2 + 1]
+    if rate != track.rate:
+        spectrum *= _low_pass(min(n_in, n_out))
+    spectrum[0] /= 2
+    turn = 2j * np.pi / n_in
+    spectrum *= np.exp(turn * float(position - first) * np.arange(len(spectrum)))
+    return np.asarray(_chirp_z(spectrum, 2 * np.pi / n_in * float(step), count).real * (2 / n_in), np.float64)
+
+
 def encode_flac(samples: NDArray[np.int16], rate: int) -> bytes:
     """A mono 16-bit FLAC stream; the same samples give the same bytes."""
     out = BytesIO()
@@ -100,9 +128,7 @@ def _resample_block(
     block: NDArray[np.float64], rate_in: int, rate_out: int, delay: Fraction, count: int
 ) -> NDArray[np.float64]:
     """``count`` samples at ``rate_out``, the first standing ``delay`` output samples into the block."""
-    grid = gcd(rate_in, rate_out)  # a block of n / grid seconds holds whole samples of both rates
-    periods = fft.next_fast_len(ceil(Fraction(len(block) * grid, rate_in)), real=True)
-    n_in, n_out = periods * rate_in // grid, periods * rate_out // grid
+    n_in, n_out = _lengths(len(block), rate_in, rate_out)
     count_bins = min(n_in, n_out) // 2 + 1  # bin k is k · grid / periods Hz, in and out
     spectrum = fft.rfft(block, n_in)[:count_bins]
     if rate_in != rate_out:
@@ -112,6 +138,26 @@ def _resample_block(
         spectrum *= _turns(2 * np.pi / n_out * float(delay - whole), count_bins)
     sound = fft.irfft(spectrum, n_out)[whole : whole + count]
     return np.asarray(sound * (n_out / n_in), np.float64)
+
+
+def _chirp_z(spectrum: NDArray[np.complex128], angle: float, count: int) -> NDArray[np.complex128]:
+    """``sum(spectrum[k] · exp(1j · angle · k · m))`` for m < count (Rabiner, Schafer and Rader, 1969)."""
+    bins = len(spectrum)
+    size = fft.next_fast_len(bins + count - 1)
+    places = np.arange(max(bins, count), dtype=np.float64)
+    chirp = np.exp(0.5j * angle * (places * places))  # of exact squares: powers of a rounded base drift off
+    back = np.zeros(size, np.complex128)
+    back[:count] = chirp[:count].conj()
+    back[size - bins + 1 :] = chirp[bins - 1 : 0 : -1].conj()
+    both = fft.fft(spectrum * chirp[:bins], size) * fft.fft(back)
+    return np.asarray(fft.ifft(both)[:count] * chirp[:count], np.complex128)
+
+
+def _lengths(length: int, rate_in: int, rate_out: int) -> tuple[int, int]:
+    """Samples of both rates in one stretch that holds so many of the first and a whole number of each."""
+    grid = gcd(rate_in, rate_out)  # a block of n / grid seconds holds whole samples of both rates
+    periods = fft.next_fast_len(ceil(Fraction(length * grid, rate_in)), real=True)
+    return periods * rate_in // grid, periods * rate_out // grid
 
 
 def _turns(angle: float, count: int) -> NDArray[np.complex128]:
@@ -147,12 +193,17 @@ def _cut(samples: NDArray[np.float32], first: int, count: int) -> NDArray[np.flo
     return out
 
 
-def _gaps_in(track: AudioTrack, window: TimeSpan) -> tuple[TimeSpan, ...]:
+def gaps_in(track: AudioTrack, window: TimeSpan) -> tuple[TimeSpan, ...]:
     """What of the window was not recorded: the track's gaps, and what lies beyond its ends."""
     start = round_ties_up(track.start_ns)
     end = round_ties_up(track.start_ns + Fraction(len(track.samples) * NS, track.rate))
     beyond = [TimeSpan(min(start, window.start_ns), start), TimeSpan(end, max(end, window.end_ns))]
     cuts = sorted(c for g in (*track.gaps, *beyond) if (c := g.cut_to(window)) is not None and c.length_ns)
+    return merged(cuts)
+
+
+def merged(cuts: list[TimeSpan]) -> tuple[TimeSpan, ...]:
+    """Ascending spans, those that touch or overlap made one."""
     merged: list[TimeSpan] = []
     for cut in cuts:
         if merged and cut.start_ns <= merged[-1].end_ns:
@@ -162,6 +213,6 @@ def _gaps_in(track: AudioTrack, window: TimeSpan) -> tuple[TimeSpan, ...]:
     return tuple(merged)
 
 
-def _grid_index(time_ns: int, window: TimeSpan, rate: int) -> int:
+def grid_index(time_ns: int, window: TimeSpan, rate: int) -> int:
     """The first output sample at or after an instant."""
     return ceil(Fraction((time_ns - window.start_ns) * rate, NS))

@@ -16,12 +16,13 @@ from align.transforms.write.row import well_formed
 def provenance(segment: Segment, config_sha256: str) -> Provenance:
     """What made the samples of a segment."""
     recording, media = segment.recording, segment.media
-    audio, imu = recording.audio if media.audio else None, recording.imu
+    info, imu = segment.audio, recording.imu
+    audio = recording.audio if info else None
     return Provenance(
         video=recording.video.name,
         video_stream=media.video.index if media.video else 0,
         audio=audio.name if audio else None,
-        audio_stream=media.audio.index if audio and media.audio else None,
+        audio_stream=info.index if audio and info else None,
         imu=imu.name if imu else None,
         clock_offset_ns=media.video.clock_offset_ns if media.video else 0,
         imu_clock=None if imu is None or imu.clock.is_identity else repr(imu.clock.pieces),

@@ -14,8 +14,9 @@ from align.schemas.plan import Segment
 from align.schemas.sample import Sample
 from align.schemas.time import TimeSpan
 from align.transforms.align.margins import AUDIO_MARGIN_NS, IMU_MARGIN_NS
-from align.transforms.align.window import ImuSource, WindowBuilder, anchor_time, frame_times
-from align.transforms.read.demux import WindowRequest, read_media
+from align.transforms.align.sound_file import own_sounds
+from align.transforms.align.window import ImuSource, WindowBuilder, WindowSound, anchor_time, frame_times
+from align.transforms.read.demux import WindowMedia, WindowRequest, read_media
 from align.transforms.read.guard import open_media
 from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage
@@ -60,11 +61,13 @@ def _samples(
 ) -> Iterator[Sample | Fault]:
     requests = [_request(segment, window, options) for window in segment.windows]
     imu = _imu_source(segment, opener)
+    own = own_sounds(segment, opener)
     video = segment.media.video
     kept = None if video is not None and video.is_reconfigured else file  # a new one knows where it stands
-    with _opened(segment.recording.video.uri, opener, kept) as container:
+    with _opened(segment.recording.video.uri, opener, kept) as container, closing(own):
         for media in read_media(container, segment.media, requests, max_pixels=options.max_pixels):
-            builder = WindowBuilder(segment, options, media, imu, config_sha256)
+            sound = _sound_within(segment, media) if segment.recording.sound_file is None else next(own)
+            builder = WindowBuilder(segment, options, media, sound, imu, config_sha256)
             count("align", 1)
             try:
                 yield _unless_required(builder.sample(), options.require)
@@ -77,7 +80,7 @@ def _opened(uri: str, opener: Opener | None, file: KeptFile | None) -> AbstractC
 
 
 def _request(segment: Segment, window: TimeSpan, options: AlignOptions) -> WindowRequest:
-    with_audio = segment.recording.audio is not None and segment.media.audio is not None
+    with_audio = segment.recording.sound_file is None and segment.audio is not None
     return WindowRequest(
         window=window,
         targets_ns=tuple(sorted({anchor_time(window), *frame_times(window, options.frames)})),
@@ -85,16 +88,31 @@ def _request(segment: Segment, window: TimeSpan, options: AlignOptions) -> Windo
     )
 
 
+def _sound_within(segment: Segment, media: WindowMedia) -> WindowSound:
+    """The sound that the master file holds."""
+    video, request = segment.media.video, media.request
+    closed = segment.media.closed_of("audio") if segment.recording.audio is not None else None
+    return WindowSound(
+        segment.audio,
+        media.audio_packets,
+        media.audio_stream,
+        request.audio,
+        video.clock_offset_ns if video else 0,
+        missing=Reason.NOT_RECORDED if closed is None else Reason(closed.reason),
+    )
+
+
 def _imu_source(segment: Segment, opener: Opener | None) -> ImuSource:
     stream, where = segment.recording.imu, segment.imu
-    if stream is None or where is None:
+    if stream is None or stream.columns is None or where is None:
         return ImuSource(missing=Reason.NOT_RECORDED)
     if where.missing is not None:
         return ImuSource(missing=where.missing)
     reach = TimeSpan(segment.starts_ns[0], segment.starts_ns[-1] + segment.window_ns)
     try:
         with stage("read"):
-            track = read_imu(stream.uri, where, stream.clock, reach.widened(IMU_MARGIN_NS), opener=opener)
+            wide = reach.widened(IMU_MARGIN_NS)
+            track = read_imu(stream.uri, where, stream.clock, wide, stream.columns, opener)
     except AlignError:
         return ImuSource(missing=Reason.DECODE_ERROR)
     at = stream.clock.at

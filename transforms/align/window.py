@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from av.audio.stream import AudioStream
+from av.packet import Packet
+
 from align.schemas.errors import AlignError, Reason
-from align.schemas.media import ImuTrack
+from align.schemas.media import AudioInfo, ImuTrack
 from align.schemas.options import AlignOptions
 from align.schemas.plan import Segment
 from align.schemas.recording import Narration
 from align.schemas.sample import EncodedAudio, EncodedImage, ImuWindow, Quality, Sample
-from align.schemas.time import TimeSpan, round_ties_up
-from align.transforms.align.audio import encode_flac, window_audio
+from align.schemas.time import ClockMap, TimeSpan, round_ties_up
+from align.transforms.align.audio import encode_flac
+from align.transforms.align.audio_clock import window_audio_on
 from align.transforms.align.identity import provenance
 from align.transforms.align.image import encode_jpeg, upright_picture
 from align.transforms.align.imu import window_imu
@@ -45,6 +49,29 @@ class ImuSource:
     missing: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class WindowSound:
+    """The packets of a window's sound, or the reason why there are none.
+
+    Attributes:
+        info: the stream, probed.
+        packets: what covers the span and a pre-roll before it.
+        stream: of the packets.
+        span: what is to be decoded, margins included, on the stream's clock.
+        clock_offset_ns: subtracted from the container's times to give those of the stream's clock.
+        clock: from there to the recording clock.
+        missing: a ``Reason`` value.
+    """
+
+    info: AudioInfo | None = None
+    packets: tuple[Packet[AudioStream], ...] = ()
+    stream: AudioStream | None = None
+    span: TimeSpan | None = None
+    clock_offset_ns: int = 0
+    clock: ClockMap = ClockMap()
+    missing: str = Reason.NOT_RECORDED
+
+
 class WindowBuilder:
     """Builds the sample of one window; used once."""
 
@@ -53,10 +80,12 @@ class WindowBuilder:
         segment: Segment,
         options: AlignOptions,
         media: WindowMedia,
+        sound: WindowSound,
         imu: ImuSource,
         config_sha256: str,
     ) -> None:
         self._segment, self._options, self._media, self._imu = segment, options, media, imu
+        self._sound = sound
         self._recording = segment.recording
         self._window = media.request.window
         self._config_sha256 = config_sha256
@@ -163,27 +192,29 @@ class WindowBuilder:
         return any(span.holds(time_ns) for span in self._recording.redacted)
 
     def _audio(self) -> EncodedAudio | None:
-        info, span, stream = self._segment.media.audio, self._media.request.audio, self._media.audio_stream
-        if info is None or span is None or stream is None:
-            closed = self._segment.media.closed_of("audio") if self._recording.audio is not None else None
-            self._missing["audio"] = Reason.NOT_RECORDED if closed is None else Reason(closed.reason)
+        sound, rate = self._sound, self._options.audio_rate
+        if sound.info is None or sound.span is None or sound.stream is None:
+            self._missing["audio"] = sound.missing
             return None
-        offset = self._clock_offset_ns
+        offset = sound.clock_offset_ns
         try:
             with stage("decode"):
-                track = decode_audio(self._media.audio_packets, stream, info, span, clock_offset_ns=offset)
+                track = decode_audio(
+                    sound.packets, sound.stream, sound.info, sound.span, clock_offset_ns=offset
+                )
         except AlignError:
             self._missing["audio"] = Reason.DECODE_ERROR
             return None
         with stage("align"):
-            audio = window_audio(track, self._window, self._options.audio_rate)
+            audio = window_audio_on(track, sound.clock, self._window, rate)
         self._quality["audio_coverage"] = audio.coverage
-        if self._too_little("audio", audio.coverage, info.span):
+        there = TimeSpan(*(sound.clock.at(t) for t in (sound.info.span.start_ns, sound.info.span.end_ns)))
+        if self._too_little("audio", audio.coverage, there):
             return None
         with stage("encode"):
-            flac = encode_flac(audio.samples, self._options.audio_rate)
+            flac = encode_flac(audio.samples, rate)
         count("encode", 1, len(flac))
-        return EncodedAudio(flac, audio.gaps)
+        return EncodedAudio(flac, audio.gaps, audio.samples, rate)
 
     def _imu_window(self) -> ImuWindow | None:
         track = self._imu.track

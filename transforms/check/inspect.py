@@ -18,6 +18,7 @@ from av.packet import Packet
 
 from align.schemas.errors import AlignError
 from align.schemas.media import ClosedTrack
+from align.schemas.recording import ImuColumns
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.guard import open_bytes, open_media
@@ -28,6 +29,8 @@ from align.transforms.tables.table import survey_imu
 
 # A packet that starts later than this after the end of the one before leaves a gap.
 _TOLERANCE_NS = 2_000_000
+_PACKETS = 5_000  # between two signs of life
+_MOST_GAPS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class _Times:
 
 
 def inspect_media(path: str) -> tuple[StreamView, ...]:
-    """Every stream of a media file; an IMU table that lies beside it as in an EGO4D download comes last.
+    """Every stream of a media file.
 
     Raises:
         AlignError: the file cannot be opened.
@@ -70,27 +73,26 @@ def inspect_media(path: str) -> tuple[StreamView, ...]:
         times = {s.index: _Times() for s in container.streams}
         fault = _gather(container, times, offset)
         closed = {t.index: t for t in closed_tracks(container, tracks)}
-        views = [
+        return tuple(
             _view(s, track_of(tracks, s), closed.get(s.index), times[s.index], offset, fault)
             for s in container.streams
-        ]
-    table = Path(path).parent.parent / "imu" / f"{Path(path).stem}.csv"
-    return (*views, inspect_imu(str(table))) if table.is_file() else tuple(views)
+        )
 
 
-def inspect_imu(path: str) -> StreamView:
+def inspect_imu(path: str, columns: ImuColumns) -> StreamView:
     """An IMU table as a stream.
 
     Raises:
         AlignError: it is no IMU table.
     """
-    survey = survey_imu(path)
+    survey = survey_imu(path, columns)
     rates = f"gyro {survey.gyro_rate_hz:.2f} Hz, accl {survey.accl_rate_hz:.2f} Hz"
     facts = (f"{survey.rows:,} rows", rates)
     return StreamView(f"imu {Path(path).name}", survey.span, facts, survey.gaps, survey.notes)
 
 
 def _gather(container: av.container.InputContainer, times: dict[int, _Times], offset: int) -> str | None:
+    """Take all packets' times; gives what stopped it, if anything did."""
     try:
         packets: Iterator[Packet[av.stream.Stream]] = container.demux()
         for stream in container.streams:
@@ -139,12 +141,15 @@ def _view(
     if not times.spans:
         return StreamView(name, None, ("no packets",), faults=tuple(faults))
     times.spans.sort()
-    gaps = tuple(_gaps(times.spans)) if stream.type in ("video", "audio") else ()
+    gaps = list(_gaps(times.spans)) if stream.type in ("video", "audio") else []
+    if len(gaps) > _MOST_GAPS:
+        faults.append(f"{len(gaps):,} gaps, of which the {_MOST_GAPS:,} longest are shown")
+        gaps = sorted(sorted(gaps, key=lambda g: -g.length_ns)[:_MOST_GAPS])
     span = TimeSpan(times.spans[0].start_ns, max(s.end_ns for s in times.spans))
     claimed = stream.duration and ticks_to_ns(stream.duration, Fraction(stream.time_base or 0))
     if claimed and span.length_ns < 0.98 * claimed:
         faults.append(f"the header claims {claimed / NS:.3f} s, {span.length_ns / NS:.3f} s are there")
-    return StreamView(name, span, tuple(_facts(stream, track, times, offset)), gaps, tuple(faults))
+    return StreamView(name, span, tuple(_facts(stream, track, times, offset)), tuple(gaps), tuple(faults))
 
 
 def _facts(stream: av.stream.Stream, track: Track, times: _Times, offset: int) -> Iterator[str]:

@@ -6,13 +6,14 @@ target, so the estimate counts those frames, GOP by GOP, as the reader will.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from align.schemas.media import MediaInfo, VideoInfo
+from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
 from align.schemas.options import AlignOptions
 from align.schemas.time import NS
 
@@ -32,6 +33,8 @@ ENCODE_S_PER_PICTURE = 0.0012
 """JPEG, and handing the picture on."""
 AUDIO_S_PER_S = 6.0 / 3600
 """AAC decoding and resampling to 16 kHz."""
+SOUND_BYTES_PER_S = 16_000
+"""Of compressed sound in a file of its own."""
 READ_S_PER_BYTE = 1.5e-9
 OTHER_S_PER_S = 7.0 / 3600
 """IMU, statistics, writing."""
@@ -65,13 +68,16 @@ class Cost:
     output_bytes: int
 
 
-def estimate(media: MediaInfo, starts_ns: Sequence[int], options: AlignOptions) -> Cost:
+def estimate(
+    media: MediaInfo, starts_ns: Sequence[int], options: AlignOptions, *, apart: bool = False
+) -> Cost:
     """Estimate the cost of windows that are read together.
 
     Args:
         media: the probed file, keyframes included where its index lists them.
         starts_ns: starts of the windows, recording clock, in any order.
         options: window length, pictures per window, sizes and rates.
+        apart: the sound lies in a file of its own, whose bytes the video's do not count.
     """
     if not starts_ns or media.video is None:
         return Cost(0.0, 0, 0)
@@ -80,6 +86,8 @@ def estimate(media: MediaInfo, starts_ns: Sequence[int], options: AlignOptions) 
     video_s, needed_s = _video(media.video, starts, options)
     pictures = len(starts) * _pictures(options)
     read_bytes = max(needed_s, covered_s) * media.video.bytes_per_s
+    if media.audio is not None and apart:
+        read_bytes += covered_s * _sound_bytes_per_s(media.audio)
     cpu_s = video_s + pictures * ENCODE_S_PER_PICTURE
     cpu_s += covered_s * OTHER_S_PER_S + read_bytes * READ_S_PER_BYTE
     if media.audio is not None:
@@ -89,6 +97,12 @@ def estimate(media: MediaInfo, starts_ns: Sequence[int], options: AlignOptions) 
         int(read_bytes),
         len(starts) * _window_bytes(media, options),
     )
+
+
+def _sound_bytes_per_s(audio: AudioInfo) -> float:
+    """Of a file of sound: plain samples by their width, the rest as good compression makes them."""
+    bits = re.search(r"pcm_[suf](\d+)", audio.codec)
+    return audio.rate * audio.channels * int(bits[1]) / 8 if bits else SOUND_BYTES_PER_S
 
 
 def _video(video: VideoInfo, starts: NDArray[np.int64], options: AlignOptions) -> tuple[float, float]:

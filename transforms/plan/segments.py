@@ -9,7 +9,7 @@ from itertools import groupby
 
 from align.schemas.media import MediaInfo
 from align.schemas.options import AlignOptions
-from align.schemas.plan import Segment
+from align.schemas.plan import Segment, SoundFile
 from align.schemas.recording import Narration, Recording, SyncPiece
 from align.schemas.time import NS, TimeSpan
 from align.transforms.plan.cost import estimate
@@ -28,6 +28,7 @@ def plan_segments(
     segment_cost_s: float = SEGMENT_COST_S,
     segment_s: float = SEGMENT_S,
     split: str = "train",
+    sound: SoundFile | None = None,
 ) -> Iterator[Segment]:
     """Cut the kept windows into runs of about equal length.
 
@@ -43,6 +44,7 @@ def plan_segments(
         segment_cost_s: CPU seconds that one segment should take at most.
         segment_s: seconds of media that one segment should span at most.
         split: the split of the recording's group.
+        sound: the recording's own file of sound, if it has one.
 
     Yields:
         Segments in the order of time; each kept window is in exactly one.
@@ -53,9 +55,11 @@ def plan_segments(
     narrations = recording.narrations
     bare = replace(recording, joints_ns=(), claimed=None)
     bare_media = replace(media, video=media.video and replace(media.video, keyframes_ns=()))
-    total = estimate(media, starts, options)
+    own = sound.media.audio if sound is not None and sound.media is not None else None
+    read = media if recording.sound_file is None else replace(media, audio=own)
+    total = estimate(read, starts, options, apart=own is not None)
     for part in _cut(starts, max(total.cpu_s / segment_cost_s, (starts[-1] - starts[0]) / (segment_s * NS))):
-        cost = estimate(media, part, options)
+        cost = estimate(read, part, options, apart=own is not None)
         reach = TimeSpan(part[0], part[-1] + options.window_ns)
         yield Segment(
             recording=replace(
@@ -70,6 +74,7 @@ def plan_segments(
             split=split,
             cost_s=round(cost.cpu_s, 3),
             cost_bytes=cost.output_bytes,
+            sound=sound,
         )
 
 

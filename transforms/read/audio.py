@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, pairwise
 from math import ceil, floor, lcm
 from statistics import median_high, median_low
 from typing import Any
@@ -83,7 +83,8 @@ def decode_audio(
     frames = decode_frames(_needed(packets, span, info.time_base, clock_offset_ns), stream)
     rate = _one_rate(frames, info, span)
     frames = [f for f in frames if f.block.rate == rate]
-    runs = _runs(frames, _Clock.of(info.time_base, rate, clock_offset_ns))
+    clock = _Clock.of(info.time_base, rate, clock_offset_ns)
+    runs = _runs(frames, clock, mend=info.codec == "vorbis")
     return _lay_out(runs, rate, span)
 
 
@@ -163,20 +164,36 @@ def _needed(
     return packets[first : last + 1]
 
 
-def _runs(frames: Iterable[Frame], clock: _Clock) -> list[_Run]:
-    """Split where a timestamp is off its predecessor's end by more than rounding and jitter explain."""
+def _runs(frames: Iterable[Frame], clock: _Clock, *, mend: bool) -> list[_Run]:
+    """Split where a timestamp is off its predecessor's end by more than rounding and jitter explain.
+
+    With ``mend``, a stamp that both neighbours contradict is not believed: libavformat stamps Vorbis in Ogg
+    so, where the size of the blocks changes.
+    """
     runs: list[_Run] = []
-    for frame in frames:
-        if frame.pts is not None:
-            start = frame.pts * clock.tick + frame.cut * clock.sample
-        elif runs:
+    for frame, following in pairwise([*frames, None]):
+        assert frame is not None
+        start, after = _stamp(frame, clock), _stamp(following, clock)
+        if start is None or (mend and runs and _misplaced(start, runs[-1].end, frame, after, clock)):
+            if not runs:
+                continue  # no timestamp yet: it cannot be placed
             start = runs[-1].end
-        else:
-            continue  # no timestamp yet: it cannot be placed
         if not runs or abs(start - runs[-1].end) > clock.tolerance:
             runs.append(_Run(clock))
         runs[-1].add(frame, start)
     return runs
+
+
+def _stamp(frame: Frame | None, clock: _Clock) -> int | None:
+    if frame is None or frame.pts is None:
+        return None
+    return frame.pts * clock.tick + frame.cut * clock.sample
+
+
+def _misplaced(start: int, end: int, frame: Frame, after: int | None, clock: _Clock) -> bool:
+    """Whether a frame's stamp alone is wrong: by both neighbours, it follows on the one before."""
+    fits = after is not None and abs(after - end - frame.length * clock.sample) <= clock.tolerance
+    return fits and abs(start - end) > clock.tolerance
 
 
 def _lay_out(runs: list[_Run], rate: int, span: TimeSpan) -> AudioTrack:

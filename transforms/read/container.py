@@ -14,8 +14,11 @@ from align.schemas.errors import AlignError
 from align.schemas.time import ticks_to_ns
 from align.transforms.read.nominal import lacks_order, presented
 
-ARBITRARY_ORIGIN = frozenset({"mpegts", "mpeg", "flv", "aac"})
-"""Demuxers whose timestamps begin anywhere: there, the recording clock's 0 is the container's start."""
+ARBITRARY_ORIGIN = frozenset({"mpegts", "mpeg", "flv", "aac", "mp3"})
+"""Demuxers whose timestamps begin anywhere: there, the recording clock's 0 is the container's start.
+
+MP3 begins at what its encoder put before the sound, which the header says and decoding leaves out.
+"""
 
 
 def clock_offset_ns(container: InputContainer) -> int:

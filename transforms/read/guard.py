@@ -26,6 +26,8 @@ Opener = Callable[[str], BinaryIO]
 
 HEAD_BYTES = 1024
 MAX_STREAMS = 64
+OPTIONS = {"protocol_whitelist": "file", "max_streams": str(MAX_STREAMS)}
+"""Of every container. A demuxer that could follow references is not let in; should one, it calls nobody."""
 
 _MOV_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"})
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -168,10 +170,9 @@ def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
 
 
 def _open(uri: str, source: str | BinaryIO, format_name: str) -> InputContainer:
-    options = {"protocol_whitelist": "file", "max_streams": str(MAX_STREAMS)}
     try:
         container = av.open(
-            source, mode="r", format=format_name, container_options=options, metadata_errors="replace"
+            source, mode="r", format=format_name, container_options=OPTIONS, metadata_errors="replace"
         )
     except (av.error.FFmpegError, OSError, ValueError, OverflowError) as e:
         detail = f"{uri!r} is damaged: its {format_name} header cannot be read ({_why(e)})"

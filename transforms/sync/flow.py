@@ -37,7 +37,10 @@ _CALIBRATION_PAIRS = 40
 _CALIBRATION_FLOW = 1.0 / WIDTH  # the typical flow of a pair must exceed a pixel for the lens to show in it
 _CALIBRATION_GAIN = 0.02  # by which share the misfit must fall for a measured focal length to be believed
 
-_CORNERS: dict[str, Any] = {"maxCorners": 110, "qualityLevel": 0.01, "minDistance": 5.0, "blockSize": 5}
+CORNERS = 110
+"""At most so many are followed from one frame to the next."""
+
+_CORNERS: dict[str, Any] = {"maxCorners": CORNERS, "qualityLevel": 0.01, "minDistance": 5.0, "blockSize": 5}
 _LUCAS_KANADE: dict[str, Any] = {
     "winSize": (11, 11),
     "maxLevel": 3,

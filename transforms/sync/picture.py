@@ -68,8 +68,25 @@ def looks(windows: Sequence[TimeSpan]) -> tuple[tuple[int, ...], tuple[int, ...]
 
 
 def look(
-    uri: str, video: VideoInfo, windows: Sequence[TimeSpan], opener: Opener | None = None
+    uri: str,
+    video: VideoInfo,
+    windows: Sequence[TimeSpan],
+    opener: Opener | None = None,
+    *,
+    max_pixels: int | None = None,
 ) -> list[list[Flow]]:
+    """What moves where in each window: :func:`each_look` to its end."""
+    return list(each_look(uri, video, windows, opener, max_pixels=max_pixels))
+
+
+def each_look(
+    uri: str,
+    video: VideoInfo,
+    windows: Sequence[TimeSpan],
+    opener: Opener | None = None,
+    *,
+    max_pixels: int | None = None,
+) -> Iterator[list[Flow]]:
     """What moves where in each window, in one pass over the file.
 
     Args:
@@ -77,6 +94,7 @@ def look(
         video: as probed.
         windows: ascending, disjoint, recording clock.
         opener: opens the URI as a seekable file object.
+        max_pixels: larger pictures than this are not decoded, whatever the header says.
 
     Raises:
         AlignError: the file cannot be opened, or its video stream is not there.
@@ -88,7 +106,9 @@ def look(
         stream = cast(VideoStream, container.streams[video.index])
         for other in container.streams:
             other.discard = Discard.default if other is stream else Discard.all
-        return _Look(container, stream, clock_offset_ns(container), video).flows(windows)
+        if max_pixels is not None:
+            stream.codec_context.options = {"max_pixels": str(max_pixels)}
+        yield from _Look(container, stream, clock_offset_ns(container), video).flows(windows)
     finally:
         container.close()
 
@@ -103,7 +123,7 @@ class _Look:
         self._video = video
         self._base = time_base(stream)
         self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        stream.codec_context.options = _ROUGHLY
+        stream.codec_context.options = {**stream.codec_context.options, **_ROUGHLY}
         self._skip_frames(True)
         self._frames = self._decoded()
         self._at_ns = video.span.start_ns
@@ -113,9 +133,8 @@ class _Look:
         self._skipping = skipping
         self._stream.codec_context.skip_frame = "NONREF" if skipping else "DEFAULT"
 
-    def flows(self, windows: Sequence[TimeSpan]) -> list[list[Flow]]:
+    def flows(self, windows: Sequence[TimeSpan]) -> Iterator[list[Flow]]:
         pending: tuple[int, Gray] | None = None
-        out = []
         for window in windows:
             if self._should_seek(window.start_ns):
                 self._seek(window.start_ns)
@@ -129,8 +148,7 @@ class _Look:
                 frames = list(self._until(window))
                 flows = follow(frames)
             pending = frames[-1] if frames else None
-            out.append(flows)
-        return out
+            yield flows
 
     def _until(self, window: TimeSpan) -> Iterator[tuple[int, Gray]]:
         """Frames of a window, and the one after it, which ends its last interval."""

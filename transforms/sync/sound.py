@@ -13,15 +13,15 @@ import numpy as np
 from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, AudioTrack, MediaInfo
 from align.schemas.recording import SyncStatus
-from align.schemas.time import NS, TimeSpan
-from align.transforms.align.margins import AUDIO_MARGIN_NS
+from align.schemas.time import NS, SAME_CLOCK, ClockMap, TimeSpan
+from align.transforms.align.audio_clock import needed_span, sound_on
 from align.transforms.read.audio import decode_audio
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.demux import WindowMedia, WindowRequest, read_media
 from align.transforms.read.guard import Opener, open_media
 from align.transforms.sync.clocks import ClockRow
 from align.transforms.sync.gcc_phat import COARSE_RATE, Sound
-from align.transforms.sync.sound_match import SoundMatch, heard, match
+from align.transforms.sync.sound_match import SoundMatch, match
 from align.transforms.sync.sound_search import Hear
 from align.transforms.sync.verdict import SyncOptions
 
@@ -84,24 +84,29 @@ class MeasuredSound:
     pieces: tuple[SoundPiece, ...] = ()
 
 
-def hearing_file(uri: str, media: MediaInfo, opener: Opener | None = None) -> Hear:
+def hearing_file(
+    uri: str, media: MediaInfo, opener: Opener | None = None, clock: ClockMap = SAME_CLOCK
+) -> Hear:
     """Hears what is in a file; only packets around the spans are read and decoded.
 
     Args:
         uri: of the file.
         media: the same file, probed, with sound.
         opener: opens the URI as a seekable file object.
+        clock: from the file's clock to the recording clock, which spans are on.
     """
     info = media.audio
     if info is None:
         raise AlignError("no_audio", f"{uri!r} holds no audio stream", stage="probe")
 
     def hear(spans: Sequence[TimeSpan], rate: int) -> Iterator[Sound]:
-        requests = [WindowRequest(s, audio=s.widened(AUDIO_MARGIN_NS)) for s in spans]
+        requests = [WindowRequest(s, audio=needed_span(s, clock)) for s in spans]
         with closing(open_media(uri, opener)) as container:
             offset_ns = clock_offset_ns(container)
             for found in read_media(container, replace(media, video=None), requests):
-                yield heard(_decoded(found, info, offset_ns), found.request.window, rate)
+                span = found.request.window
+                samples = sound_on(_decoded(found, info, offset_ns), clock, span, rate)
+                yield Sound(rate, span.start_ns / NS, samples)
 
     return hear
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from align.schemas.errors import AlignError
+from align.schemas.recording import ImuColumns
 
 BLOCK_BYTES = 1 << 20
 
@@ -26,28 +27,6 @@ _NULLS = ["", "null", "NULL", "Null", "None", "none", "NaN", "nan", "NAN", "-nan
 _LARGEST = 1e6  # no gyroscope or accelerometer reads more in any unit
 _PLAIN = bytes(b if 0 < b < 128 else ord("?") for b in range(256))  # no number holds other bytes
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
-
-
-@dataclass(frozen=True, slots=True)
-class ImuColumns:
-    """Which columns mean what, and nanoseconds per unit of the time column as its name promises.
-
-    The component's number may be absent; the other columns may not.
-    """
-
-    time: str = "canonical_timestamp_ms"
-    gyro: tuple[str, str, str] = ("gyro_x", "gyro_y", "gyro_z")
-    accl: tuple[str, str, str] = ("accl_x", "accl_y", "accl_z")
-    time_scale_ns: float = 1e6
-    component: str = "component_idx"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Time, gyroscope, accelerometer."""
-        return (self.time, *self.gyro, *self.accl)
-
-
-EGO4D = ImuColumns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +119,8 @@ def parse(data: bytes, names: tuple[str, ...], delimiter: str, columns: ImuColum
     if not data.strip():
         return Parsed(np.empty((0, len(columns.names))), np.empty(0), 0)
     data = data.translate(_PLAIN)
-    wanted = (*columns.names, *((columns.component,) if columns.component in names else ()))
+    numbered = bool(columns.component) and columns.component in names
+    wanted = (*columns.names, *((columns.component,) if numbered else ()))
     try:
         table, misshapen = _read(data, names, delimiter, wanted, pa.float64())
     except pa.ArrowInvalid:

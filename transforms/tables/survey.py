@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.schemas.errors import AlignError
+from align.schemas.recording import ImuColumns
 from align.schemas.time import TimeSpan
-from align.transforms.tables.rows import EGO4D, Header, ImuColumns, distinct, parse, times_ns
+from align.transforms.tables.rows import Header, distinct, parse, times_ns
 from align.transforms.tables.spans import Spans, Stretches
 from align.transforms.tables.verdicts import (
     FASTEST_RAD_S,
@@ -88,7 +89,7 @@ class Tally:
     """What the blocks said so far. Medians are kept as (a block's median, rows behind it)."""
 
     header: Header
-    columns: ImuColumns = EGO4D
+    columns: ImuColumns
     scale_ns: float | None = None
     rows: int = 0
     usable: int = 0
@@ -150,9 +151,11 @@ class Tally:
             why = ", ".join(f"{k}: {v}" for k, v in rejected.items()) or "nothing but a header"
             raise AlignError("imu_empty", f"the IMU table has no usable row ({why}); export it again")
         accl_median = _weighted_median(self.accl_norm)
-        accl_scale, accl_note = accl_unit(accl_median)
+        accl_scale, accl_note = _told(self.columns.accl_scale) or accl_unit(accl_median)
         gyro_rows = self.usable - self.gaps_in_row["gyro"]
-        gyro_scale, gyro_note = gyro_unit(self.beyond_gyro / max(gyro_rows, 1))
+        gyro_scale, gyro_note = _told(self.columns.gyro_scale) or gyro_unit(
+            self.beyond_gyro / max(gyro_rows, 1)
+        )
         missing, why_missing = why_useless(gyro_rows, self.usable - self.gaps_in_row["accl"], accl_median)
         scale_ns = self.scale_ns or self.columns.time_scale_ns
         gyro_hz, accl_hz = _weighted_median(self.gyro_hz), _weighted_median(self.accl_hz)
@@ -185,6 +188,11 @@ class Tally:
             notes=tuple(n for n in notes if n),
             missing=missing,
         )
+
+
+def _told(scale: float | None) -> tuple[float, str] | None:
+    """A scale that the source knows, and no note; None where it does not."""
+    return None if scale is None else (scale, "")
 
 
 def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:

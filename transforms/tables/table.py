@@ -1,12 +1,12 @@
 """IMU tables in CSV: surveyed once as a stream, then read by byte range.
 
-Columns are those of EGO4D (``data/imu.md`` of github.com/EGO4D/docs) unless named otherwise. The rules for
-faults are those that its documentation advises, or stand beside the code.
+A source says what the columns mean. The rules for faults are those that EGO4D's documentation advises
+(``data/imu.md`` of github.com/EGO4D/docs), or stand beside the code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from align.schemas.media import ImuTrack
 from align.schemas.plan import ImuRange
+from align.schemas.recording import ImuColumns
 from align.schemas.time import ClockMap, TimeSpan
 from align.transforms.read.guard import open_bytes
-from align.transforms.tables.rows import EGO4D as EGO4D
-from align.transforms.tables.rows import ImuColumns as ImuColumns
 from align.transforms.tables.rows import blocks, parse, read_exactly, read_header, times_ns
 from align.transforms.tables.spans import in_place
 from align.transforms.tables.survey import ImuSurvey as ImuSurvey
@@ -31,7 +30,7 @@ Opener = Callable[[str], BinaryIO]
 _LONGEST_READ = 1 << 24  # bytes: rows out of order may make every block touch a span
 
 
-def survey_imu(source: Source, *, opener: Opener | None = None, columns: ImuColumns = EGO4D) -> ImuSurvey:
+def survey_imu(source: Source, columns: ImuColumns, *, opener: Opener | None = None) -> ImuSurvey:
     """Read a table once, in memory that does not depend on its size.
 
     The unit of time is checked against the rows' spacing, the accelerometer's against gravity, and the
@@ -39,20 +38,31 @@ def survey_imu(source: Source, *, opener: Opener | None = None, columns: ImuColu
 
     Args:
         source: a path, or a binary file that stands at its beginning.
-        opener: opens a path; ``open(path, "rb")`` by default.
         columns: the meaning of the columns.
+        opener: opens a path; ``open(path, "rb")`` by default.
 
     Raises:
         AlignError: ``imu_columns`` if the header lacks a column, ``imu_empty`` if no row is usable,
             ``imu_rate`` if the rows' spacing is that of no IMU in any unit of time, ``imu_lines`` if a line
             is longer than a block; what :func:`~align.transforms.read.guard.open_bytes` raises.
     """
+    return next(found for found in survey_steps(source, columns, opener=opener) if found is not None)
+
+
+def survey_steps(
+    source: Source, columns: ImuColumns, *, opener: Opener | None = None
+) -> Iterator[ImuSurvey | None]:
+    """The same, after a None for each block, by which one sees that it goes on.
+
+    Arguments and errors are those of :func:`survey_imu`.
+    """
     with _opened(source, opener) as file:
         header, rest = read_header(file, columns)
         tally = Tally(header, columns)
         for start, data in blocks(file, header.end, rest):
             tally.add(start, data)
-    return tally.survey()
+            yield None
+    yield tally.survey()
 
 
 def imu_range(survey: ImuSurvey, span: TimeSpan) -> ImuRange:
@@ -87,8 +97,8 @@ def read_imu(
     range: ImuRange,
     clock: ClockMap,
     span: TimeSpan,
+    columns: ImuColumns,
     opener: Opener | None = None,
-    columns: ImuColumns = EGO4D,
 ) -> ImuTrack:
     """The rows whose recording time lies in a span: sorted, finite, one per instant.
 
@@ -100,8 +110,8 @@ def read_imu(
         range: what to read of it.
         clock: from the table's clock to the recording clock.
         span: recording clock.
-        opener: opens a path; ``open(path, "rb")`` by default.
         columns: the meaning of the columns.
+        opener: opens a path; ``open(path, "rb")`` by default.
     """
     parts = []
     with _opened(source, opener) as file:

@@ -31,7 +31,7 @@ class Histograms:
         np.clip(bins, -_REACH, _REACH, out=bins)
         low = int(bins.min())
         bins -= low
-        self._add(name, low, np.bincount(bins))
+        self.add_steps(name, low, np.bincount(bins))
 
     def add_counts(self, name: str, low: int, counts: NDArray[np.int64], step: int = 1) -> None:
         """The same of values that are counted already.
@@ -42,11 +42,10 @@ class Histograms:
             counts: int64 [n], how often ``low``, ``low + 1``, … occur; n is a multiple of the step.
             step: a power of two.
         """
-        half = step // 2
-        merged = np.pad(counts, (half, half)).reshape(-1, step).sum(axis=1) if half else counts
-        self._add(name, low // step, merged)
+        self.add_steps(name, *stepped(low, counts, step))
 
-    def _add(self, name: str, low: int, counts: NDArray[np.int64]) -> None:
+    def add_steps(self, name: str, low: int, counts: NDArray[np.int64]) -> None:
+        """The same of values that are rounded already; ``low`` counts steps."""
         if name not in self._counts:
             self._counts[name] = np.zeros(2 * _REACH + 1, np.int64)
         self._counts[name][low + _REACH : low + _REACH + len(counts)] += counts
@@ -58,6 +57,16 @@ class Histograms:
             for name, counts in self._counts.items()
             for place in np.flatnonzero(counts).tolist()
         }
+
+
+def stepped(low: int, counts: NDArray[np.int64], step: int) -> tuple[int, NDArray[np.int64]]:
+    """The same counts of values rounded to multiples of a step, and the multiple that they begin with.
+
+    Arguments as in :meth:`Histograms.add_counts`.
+    """
+    half = step // 2
+    merged = np.pad(counts, (half, half)).reshape(-1, step).sum(axis=1) if half else counts
+    return low // step, merged
 
 
 def quantiles(sums: Mapping[str, int], name: str, scale: float) -> dict[str, float]:

@@ -20,7 +20,8 @@ from align.transforms.formats.parquet import ParquetShard
 from align.transforms.formats.webdataset import TarShard, describe, kinds
 from align.transforms.stages import count, stage
 from align.transforms.store.publish import Publication, Store, digest, publish, publish_json, read_json
-from align.transforms.write.row import from_batch, to_batch, to_row
+from align.transforms.write.encoded import EncodedRow, encoded
+from align.transforms.write.row import from_batch
 from align.transforms.write.spool import Spool
 from align.transforms.write.stats import Collector, Statistics
 
@@ -29,7 +30,7 @@ FORMATS: tuple[Format, ...] = ("parquet", "webdataset")
 REPORTS = "_work/reports"
 _FIRST = 5
 
-Item: TypeAlias = "Sample | pa.RecordBatch | Fault"
+Item: TypeAlias = "Sample | EncodedRow | pa.RecordBatch | Fault"
 """What comes of a window: a sample, the same as a row of the schema, or why there is none."""
 
 
@@ -173,9 +174,9 @@ def write_shard(spec: ShardSpec, rows: Iterable[Item], store: Store) -> ShardRep
                 recordings.add(item.recording_id)
                 continue
             with stage("write"):
-                batch = to_batch(to_row(item), schema) if isinstance(item, Sample) else item
-                row = from_batch(batch)
-                collector.add(row)
+                made = encoded(item, schema)
+                batch, row = made.batch, from_batch(made.batch)
+                collector.add(row, made.counts)
                 recordings.add(row["recording_id"])
                 heads.append(Head(row["key"], kinds(row), _leaves(describe(row)), spool.append(batch)))
         _check_unique(spec, heads)

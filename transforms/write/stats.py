@@ -8,7 +8,6 @@ grouping; means and deviations are formed once, at the end.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,28 +15,21 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-import cv2
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from align.schemas.errors import AlignError
 from align.schemas.features import IMU_CHANNELS
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS
 from align.transforms.store.publish import Store, publish_json
+from align.transforms.write.media_counts import AUDIO_STEP, LOUDEST, MediaCounts, media_counts
 from align.transforms.write.quantiles import Histograms, quantiles
-
-# One thread: more save no CPU here, and a child forked from a process that started them would hang.
-cv2.setNumThreads(1)
 
 STATS = "stats.json"
 
 _FIXED = 1 << 16
-# Of the quantiles: 0.001 of full scale, 1/64 rad/s and m/s². Pixels are counted one by one.
-_LOUDEST = 1 << 15
-_AUDIO_STEP = 1 << 5
 _IMU_STEP = 1 << 10
+"""Of the quantiles: 1/64 rad/s and m/s². Pixels are counted one by one."""
 _LABELS_SHOWN = 1000
 _GROUP = "group:"
 _BINS = 10
@@ -79,16 +71,20 @@ class Collector:
         self._sums: dict[str, Counter[str]] = {}
         self._histograms: dict[str, Histograms] = {}
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, Any], counts: MediaCounts | None = None) -> None:
         """Count a row of the output schema.
+
+        Args:
+            row: the row.
+            counts: of its media; None decodes them here.
 
         Raises:
             AlignError: ``bad_media``, its JPEG or FLAC cannot be decoded.
         """
         sums = self._sums.setdefault(row["split"], Counter())
         histograms = self._histograms.setdefault(row["split"], Histograms())
-        moments = {**_image_moments(row, histograms), **_audio_moments(row, histograms)}
-        sums.update(_sums(row) | moments | _imu_moments(row, histograms))
+        media = _media_moments(media_counts(row) if counts is None else counts, histograms)
+        sums.update(_sums(row) | media | _imu_moments(row, histograms))
 
     def result(self) -> Statistics:
         """What was collected."""
@@ -148,40 +144,16 @@ def _bin(coverage: float) -> int:
     return int(np.clip(np.float32(coverage) * np.float32(_BINS), 0, _BINS))
 
 
-def _image_moments(row: Mapping[str, Any], histograms: Histograms) -> dict[str, int]:
-    if row["image"] is None:
-        return {}
-    pixels = cv2.imdecode(np.frombuffer(row["image"]["bytes"], np.uint8), cv2.IMREAD_COLOR_RGB)
-    if pixels is None:
-        raise AlignError("bad_media", f"the JPEG of {row['key']} cannot be decoded", stage="write")
+def _media_moments(counts: MediaCounts, histograms: Histograms) -> dict[str, int]:
     found: dict[str, int] = {}
-    for channel, values in zip("rgb", pixels.reshape(-1, 3).T, strict=True):
-        counts = np.bincount(values, minlength=256)
-        histograms.add_counts(f"image.{channel}", 0, counts)
-        found |= _counted_moments(f"image.{channel}", 0, counts)
+    for channel, levels in zip("rgb", () if counts.pixels is None else counts.pixels, strict=False):
+        histograms.add_counts(f"image.{channel}", 0, levels)
+        found |= _counted_moments(f"image.{channel}", levels)
+    if (sound := counts.sound) is not None:
+        histograms.add_steps("audio", sound.low, sound.counts)
+        n = int(sound.counts.sum())
+        found |= {"audio#n": n, "audio#sum": sound.total, "audio#squares": sound.squares}
     return found
-
-
-def _audio_moments(row: Mapping[str, Any], histograms: Histograms) -> dict[str, int]:
-    if row["audio"] is None:
-        return {}
-    try:
-        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="int16")
-    except soundfile.LibsndfileError as error:
-        raise AlignError("bad_media", f"the FLAC of {row['key']} cannot be decoded", stage="write") from error
-    recorded = np.ones(len(samples), np.bool_)
-    for gap in row["audio_gaps"] or ():
-        first, last = (_sample_at(gap[end] - row["start_ns"], rate) for end in ("start_ns", "end_ns"))
-        recorded[max(first, 0) : max(last, 0)] = False
-    heard = samples[recorded]
-    counts = np.bincount(heard.astype(np.intp) + _LOUDEST, minlength=2 * _LOUDEST)
-    histograms.add_counts("audio", -_LOUDEST, counts, _AUDIO_STEP)
-    return _counted_moments("audio", -_LOUDEST, counts)
-
-
-def _sample_at(offset_ns: int, rate: int) -> int:
-    """Index of the first sample at or after an offset from the window's start."""
-    return -(-offset_ns * rate // NS)
 
 
 def _imu_moments(row: Mapping[str, Any], histograms: Histograms) -> dict[str, int]:
@@ -204,9 +176,9 @@ def _moments(name: str, values: NDArray[Any]) -> dict[str, int]:
     return {f"{name}#n": wide.size, f"{name}#sum": int(wide.sum()), f"{name}#squares": (high << 32) + low}
 
 
-def _counted_moments(name: str, low: int, counts: NDArray[np.int64]) -> dict[str, int]:
-    """The same of ``low``, ``low + 1``, … from how often each occurs (int64 [n]): three times as fast."""
-    levels = np.arange(low, low + len(counts))
+def _counted_moments(name: str, counts: NDArray[np.int64]) -> dict[str, int]:
+    """The same of 0, 1, … from how often each occurs (int64 [n]): three times as fast."""
+    levels = np.arange(len(counts))
     squares = int(counts @ (levels * levels))
     return {f"{name}#n": int(counts.sum()), f"{name}#sum": int(counts @ levels), f"{name}#squares": squares}
 
@@ -222,7 +194,7 @@ def _split_json(sums: Mapping[str, int]) -> dict[str, Any]:
         "groups": _most_common(_group(sums, _GROUP)),
         "normalisation": {
             "image": {c: _normal(sums, f"image.{c}", 255, 1) for c in "rgb"},
-            "audio": _normal(sums, "audio", _LOUDEST, _AUDIO_STEP),
+            "audio": _normal(sums, "audio", LOUDEST, AUDIO_STEP),
             "imu": {c: _normal(sums, f"imu.{c}", _FIXED, _IMU_STEP) for c in IMU_CHANNELS},
         },
     }

@@ -24,6 +24,7 @@ from align.pipeline.sources.ego4d.catalogue import (
     read_catalogue,
     read_entries,
 )
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from align.pipeline.sources.ego4d.metadata import Entry
 from align.pipeline.sources.ego4d.narrations import Narrations
 from align.pipeline.storage import files
@@ -144,13 +145,14 @@ def _recording(
         )
     name = f"{media}/{entry.recording_id}.mp4"
     uri = files.join(root, name)
+    table = Stream("imu", files.join(root, imu_name), imu_name, clock=_clock(entry), columns=IMU_COLUMNS)
     yield Recording(
         source="ego4d",
         recording_id=entry.recording_id,
         group_id=json_fields.clean(catalogue.groups[entry.video_uid]),
         video=Stream("video", uri, name),
         audio=Stream("audio", uri, name) if entry.has_audio else None,
-        imu=Stream("imu", files.join(root, imu_name), imu_name, clock=_clock(entry)) if has_table else None,
+        imu=table if has_table else None,
         span=entry.span,
         narrations=told.narrations,
         joints_ns=entry.joints_ns,
