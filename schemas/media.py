@@ -88,16 +88,20 @@ class AudioTrack:
     """Decoded audio of one window and its margins, placed by presentation time.
 
     Attributes:
-        rate: Hz.
+        rate: Hz; a Fraction where the timestamps say that the stream does not run at its nominal rate.
         start_ns: exact time of sample 0 as a Fraction of nanoseconds, recording clock.
         samples: float32 [n], mono, in [-1, 1]; where nothing was recorded, 0.
-        gaps: spans without recorded samples, recording clock.
+        gaps: spans without recorded samples, in no layer, recording clock.
+        rate_ppm: by how much the rate is above the nominal one, relative, in millionths.
+        layers: sound of the same span at other rates, each 0 where another one holds sound.
     """
 
-    rate: int
+    rate: int | Fraction
     start_ns: Fraction
     samples: NDArray[np.float32]
     gaps: tuple[TimeSpan, ...] = ()
+    rate_ppm: float = 0.0
+    layers: tuple[AudioTrack, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

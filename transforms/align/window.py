@@ -148,6 +148,9 @@ class WindowBuilder:
         with stage("align"):
             audio = window_audio(track, self._window, self._options.audio_rate)
         self._quality["audio_coverage"] = audio.coverage
+        if audio.coverage:
+            self._quality["audio_rate_hz"] = float(track.rate)
+            self._quality["audio_rate_ppm"] = track.rate_ppm
         if self._too_little("audio", audio.coverage, info.span):
             return None
         with stage("encode"):
