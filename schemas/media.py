@@ -60,12 +60,17 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """A probed container: the streams that serve as video and audio, and how many of each it holds."""
+    """A probed container: the streams that serve as video and audio, and how many of each it holds.
+
+    Attributes:
+        end_ns: when its longest stream ends by the header, recording clock; 0 where it does not say.
+    """
 
     format: str
     video: VideoInfo | None
     audio: AudioInfo | None
     streams: tuple[str, ...] = ()
+    end_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

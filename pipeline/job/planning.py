@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from align.pipeline.config import RunConfig
+from align.pipeline.job.promises import promise_notes
 from align.pipeline.process.isolation import borrow
 from align.pipeline.sources import SourceOptions, find_source
 from align.pipeline.storage.files import leaves, opener_for
@@ -108,6 +109,9 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     except AlignError as error:
         return _unreadable(recording, config, error)
     faults = [*_notes(recording, video, config, plan.planned)]
+    if not config.trust_metadata:
+        faults += promise_notes(recording, media)
+    recording = replace(recording, promised=None)
     faults += [
         Fault(recording.recording_id, start, "plan", code, detail, "skipped")
         for start, code, detail in plan.skipped
