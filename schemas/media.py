@@ -124,6 +124,7 @@ class ImuTrack:
         accl_rate_hz: rate measured over the recording, 0.0 where it cannot be.
         joints_ns: ascending instants between whose two sides nothing is interpolated: another instrument
             begins there.
+        is_spread: rows shared timestamps and were spread evenly.
     """
 
     gyro_ns: NDArray[np.int64]
@@ -133,3 +134,4 @@ class ImuTrack:
     gyro_rate_hz: float
     accl_rate_hz: float
     joints_ns: tuple[int, ...] = ()
+    is_spread: bool = False

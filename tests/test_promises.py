@@ -68,10 +68,9 @@ def test_a_file_shorter_than_its_metadata_is_noted_in_a_run(tmp_path):
     uid = json.loads((root / "ego4d.json").read_text())["videos"][0]["video_uid"]
     (root / "full_scale").mkdir()
     shutil.copyfile(given / "4s.mp4", root / f"full_scale/{uid}.mp4")
-    config = align.RunConfig(
-        source="ego4d", input=str(root.parent), output=str(tmp_path / "out"), isolate=False
-    )
-    align.run(replace(config, options=align.AlignOptions(window_ns=2 * NS, stride_ns=2 * NS)))
+    options = align.AlignOptions(window_ns=2 * NS, stride_ns=2 * NS)
+    paths = {"input": str(root.parent), "output": str(tmp_path / "out")}
+    align.run(align.RunConfig(source="ego4d", **paths, options=options, isolate=False))
     told = [json.loads(line) for line in (tmp_path / "out/failures.jsonl").read_text().splitlines()]
     assert {f["code"]: f["outcome"] for f in told} == {
         "shorter_than_metadata": "noted", "narrations_beyond_end": "noted",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from align.pipeline.config import RunConfig
-from align.pipeline.job.promises import promise_notes
+from align.pipeline.job.promises import promise_notes, table_notes
 from align.pipeline.process.isolation import borrow
 from align.pipeline.sources import SourceOptions, find_source
 from align.pipeline.storage.files import leaves, opener_for
@@ -121,6 +121,8 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     if survey and recording.imu is not None and plan.starts_ns:
         imu, notes = _survey(recording, config)
         faults += notes
+        if isinstance(imu, ImuSurvey):
+            faults += table_notes(recording, imu, video)
         segments = (replace(s, imu=_rows_of(s, imu)) for s in segments)
     return RecordingPlan(recording.recording_id, plan.planned, tuple(segments), tuple(faults))
 

@@ -1,17 +1,20 @@
-"""What the metadata promises of a recording, against what its file holds."""
+"""What metadata and tables promise of a recording, against what its file holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from align.schemas.errors import Fault
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.recording import Recording
 from align.schemas.time import NS
+from align.transforms.tables.table import ImuSurvey
 
 _FRAMES = 3  # what rounding, and counts that are off by one, explain
 _SHORTEST_NS = NS // 10
 _SHARE = 500  # a 500th: 30 frames a second for 29.97 are a thousandth
+_EPOCH_NS = 10**9 * NS  # September 2001: no recording is that long
 _WHOLE_FILE = "duration_sec"  # this one speaks of the longest stream, whichever it is
 
 
@@ -27,6 +30,27 @@ def promise_notes(recording: Recording, media: MediaInfo) -> Iterator[Fault]:
         return
     for code, detail in (*_lengths(recording, media, video), *_sentences(recording, video)):
         yield Fault(recording.recording_id, None, "plan", code, detail, "noted", 0)
+
+
+def table_notes(recording: Recording, survey: ImuSurvey, video: VideoInfo) -> Iterator[Fault]:
+    """A note on an IMU table none of whose rows lie in the video: its times have another origin."""
+    imu = recording.imu
+    if imu is None:
+        return
+    start, end = (imu.clock.at(t) for t in (survey.span.start_ns, survey.span.end_ns))
+    if start < video.span.end_ns and end > video.span.start_ns:
+        return
+    dates = f" ({_date(survey.span.start_ns)}, counted from 1970)" if survey.span.start_ns > _EPOCH_NS else ""
+    detail = (
+        f"{imu.name}: its times run from {_s(start)} to {_s(end)}{dates}, the video from "
+        f"{_s(video.span.start_ns)} to {_s(video.span.end_ns)}: no row falls into it; their common origin is "
+        "not known"
+    )
+    yield Fault(recording.recording_id, None, "plan", "imu_elsewhere", detail, "noted", 0)
+
+
+def _date(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // NS, UTC).isoformat(sep=" ")
 
 
 def _lengths(recording: Recording, media: MediaInfo, video: VideoInfo) -> Iterator[tuple[str, str]]:

@@ -171,6 +171,7 @@ class WindowBuilder:
         self._quality["imu_coverage"] = result.coverage
         self._quality["imu_max_gap_ns"] = result.max_gap_ns
         self._quality["imu_rate_hz"] = track.gyro_rate_hz or None
+        self._quality["imu_time_quality"] = "spread" if track.is_spread else "measured"
         return None if self._too_little("imu", result.coverage, self._imu.span) else result.imu
 
     def _is_refuted(self) -> bool:
