@@ -1,4 +1,4 @@
-"""What sound owes to the processor: decoders of whole numbers nothing, those of floating point a rare step."""
+"""What sound owes to the processor: integer decoders nothing, floating-point ones a rare step."""
 
 import ctypes
 import subprocess

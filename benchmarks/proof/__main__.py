@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.proof import bytes_rows, count_rows, imu_rows, media_rows, sound_rows
+from benchmarks.proof import bytes_rows, clock_rows, count_rows, imu_rows, media_rows, sound_rows
 from benchmarks.proof.job import Result
 
 PARTS = {
@@ -18,6 +18,7 @@ PARTS = {
     "counts": count_rows.rows,
     "sound": sound_rows.rows,
     "bytes": bytes_rows.rows,
+    "clocks": clock_rows.rows,
 }
 _LINE = "{:<5} {:<62} {:<34} {}"
 
