@@ -41,7 +41,7 @@ COLUMN_NOTES: dict[str, tuple[str, str]] = {
     "scenarios": ("", "labels of the whole recording"),
     "missing": ("", "modality → why it is null (a map; `datasets` cannot read maps)"),
     "missing_reason": ("", "the same as a struct, null where the modality is present"),
-    "quality": ("", "coverage, largest gap, measured rate, distance of the frame from its target"),
+    "quality": ("", "coverage, largest gap, measured rates, distance of the frame from its target"),
     "provenance": ("", "files, streams, clock and configuration that made the row"),
 }
 
