@@ -1,17 +1,20 @@
 """What metadata promises against what files hold: pure rules, and a run on such files."""
 
+import io
 import json
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 import align
-from align.pipeline.job.promises import promise_notes
+from align.pipeline.job.promises import promise_notes, table_notes
 from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
 from align.schemas.recording import Narration, Recording, Stream
 from align.schemas.time import NS, TimeSpan
+from align.transforms.tables.table import survey_imu
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -87,3 +90,20 @@ def test_real_recordings_gain_no_such_note():
     assert all(r.promised for r in found)
     codes = {f.code for r in found for f in plan_recording(r, config).faults}
     assert codes.isdisjoint({"shorter_than_metadata", "longer_than_metadata", "narrations_beyond_end"})
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])  # ms, s and µs since 1970
+def test_a_table_with_times_since_1970_says_where_they_lie(scale):
+    times = [(1_600_000_000_000 + 5 * k) * scale for k in range(2_000)]
+    lines = ["canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"]
+    survey = survey_imu(
+        io.BytesIO("\n".join([*lines, *(f"{t!r},0,0,0,0,0,9.8" for t in times), ""]).encode())
+    )
+    imu = Stream("imu", "r.csv", "r.csv")
+    recording = Recording("s", "r", "r", Stream("video", "r.mp4", "r.mp4"), imu=imu)
+    video = VideoInfo(0, "h264", 64, 64, Fraction(1, 90_000), TimeSpan(0, 60 * NS), NS // 30)
+    (fault,) = table_notes(recording, survey, video)
+    assert (fault.code, fault.outcome) == ("imu_elsewhere", "noted")
+    assert all(part in fault.detail for part in ("1600000000.000 s", "2020-09-13", "60.000 s"))
+    late = replace(video, span=TimeSpan(survey.span.start_ns, survey.span.end_ns))
+    assert list(table_notes(recording, survey, late)) == []
