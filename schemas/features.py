@@ -37,6 +37,9 @@ QUALITY = pa.struct(
         ("sync_status", pa.string()),
         ("sync_offset_ns", pa.int64()),
         ("sync_sigma_ns", pa.int64()),
+        ("audio_rate_hz", pa.float64()),
+        ("audio_rate_ppm", pa.float64()),
+        ("imu_time_quality", pa.string()),
     ]
 )
 

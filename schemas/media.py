@@ -94,12 +94,17 @@ class ClosedTrack:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """A probed container: the streams that serve as video and audio, all in words, and the closed ones."""
+    """A probed container: the streams that serve as video and audio, all in words, and the closed ones.
+
+    Attributes:
+        end_ns: when its longest stream ends by the header, recording clock; 0 where it does not say.
+    """
 
     format: str
     video: VideoInfo | None
     audio: AudioInfo | None
     streams: tuple[str, ...] = ()
+    end_ns: int = 0
     closed: tuple[ClosedTrack, ...] | None = field(default=None, metadata=OMIT_NONE)
 
     def closed_of(self, kind: str) -> ClosedTrack | None:
@@ -127,16 +132,20 @@ class AudioTrack:
     """Decoded audio of one window and its margins, placed by presentation time.
 
     Attributes:
-        rate: Hz.
+        rate: Hz; a Fraction where the timestamps say that the stream does not run at its nominal rate.
         start_ns: exact time of sample 0 as a Fraction of nanoseconds, recording clock.
         samples: float32 [n], mono, in [-1, 1]; where nothing was recorded, 0.
-        gaps: spans without recorded samples, recording clock.
+        gaps: spans without recorded samples, in no layer, recording clock.
+        rate_ppm: by how much the rate is above the nominal one, relative, in millionths.
+        layers: sound of the same span at other rates, each 0 where another one holds sound.
     """
 
-    rate: int
+    rate: int | Fraction
     start_ns: Fraction
     samples: NDArray[np.float32]
     gaps: tuple[TimeSpan, ...] = ()
+    rate_ppm: float = 0.0
+    layers: tuple[AudioTrack, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +163,7 @@ class ImuTrack:
         accl_rate_hz: rate measured over the recording, 0.0 where it cannot be.
         joints_ns: ascending instants between whose two sides nothing is interpolated: another instrument
             begins there.
+        is_spread: rows shared timestamps and were spread evenly.
     """
 
     gyro_ns: NDArray[np.int64]
@@ -163,3 +173,4 @@ class ImuTrack:
     gyro_rate_hz: float
     accl_rate_hz: float
     joints_ns: tuple[int, ...] = ()
+    is_spread: bool = False

@@ -28,6 +28,10 @@ class ImuRange:
         detail: the same in words.
         components: ``component_idx`` -> the stretch that is its own, ascending and disjoint, stream clock;
             none where the table has one component.
+        gyro_row_ns: from row to row where rows share timestamps in batches and are spread; 0.0 where each has
+            its own.
+        accl_row_ns: the same of the accelerometer.
+        batch_ns: by no more than this a row is put later than its timestamp.
     """
 
     byte_ranges: tuple[tuple[int, int], ...] = ()
@@ -42,6 +46,9 @@ class ImuRange:
     missing: str | None = None
     detail: str = ""
     components: tuple[tuple[int, TimeSpan], ...] = ()
+    gyro_row_ns: float = 0.0
+    accl_row_ns: float = 0.0
+    batch_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

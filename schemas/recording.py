@@ -132,6 +132,8 @@ class Recording:
         absent: stream kind -> why it is None although one might expect it, in words.
         claimed: what the metadata says of the file; enough for an estimate, never used for reading.
         concurrent: recordings of the same event; None where there are none.
+        promised: what in the metadata says so -> when the video ends, ns; under ``duration_sec``, when the
+            file's longest stream ends. Planning compares them with the file; segments do not carry them.
     """
 
     source: str
@@ -150,6 +152,7 @@ class Recording:
     absent: dict[str, str] = field(default_factory=dict)
     claimed: MediaInfo | None = None
     concurrent: Concurrent | None = field(default=None, metadata=OMIT_NONE)
+    promised: dict[str, int] | None = field(default=None, metadata=OMIT_NONE)
 
     @property
     def sound_file(self) -> Stream | None:

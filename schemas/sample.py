@@ -64,6 +64,11 @@ class Quality:
         imu_rate_hz: rate of the gyroscope's rows, measured over the recording.
         tone_mapped: the picture was brought from HDR to SDR.
         sync_status: verdict on the IMU's clock, where one was given.
+        audio_rate_hz: rate of the sound's samples by their timestamps; the nominal one where that explains
+            them.
+        audio_rate_ppm: by how much that is above the nominal rate, relative, in millionths.
+        imu_time_quality: ``measured`` where rows have timestamps of their own, ``spread`` where rows shared
+            one and were spread evenly up to the next.
     """
 
     image_offset_ns: int | None = None
@@ -77,6 +82,9 @@ class Quality:
     sync_status: str | None = None
     sync_offset_ns: int | None = None
     sync_sigma_ns: int | None = None
+    audio_rate_hz: float | None = None
+    audio_rate_ppm: float | None = None
+    imu_time_quality: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,3 +177,21 @@ def test_flac_is_lossless_and_reproducible():
     back, rate = soundfile.read(io.BytesIO(data), dtype="int16")
     assert rate == 16_000
     np.testing.assert_array_equal(back, pcm)
+
+
+@pytest.mark.parametrize(("rate", "target"), [(16_000, 16_000), (48_000, 16_000)])
+def test_rounding_to_16_bits_is_to_the_nearest_and_biases_nothing(rate, target):
+    track, window = noise_track(rate), TimeSpan(NS, 2 * NS)
+    left = window_audio(track, window, target).samples - resampled(track, window, target) * 32768
+    assert np.abs(left).max() <= 0.5
+    assert abs(left.mean()) < 0.02  # towards 0, or down, would be half a step for each sign
+    for sign in (1, -1):
+        part = left[sign * resampled(track, window, target) > 0]
+        assert abs(part.mean()) < 0.02
+
+
+def test_a_part_of_a_step_goes_to_the_nearer_one():
+    steps = np.array([10.3, 10.7, -10.3, -10.7, 0.4, -0.4, 0.6, -0.6])
+    track = AudioTrack(1_000, Fraction(0), np.tile(steps / 32768, 125))
+    out = window_audio(track, TimeSpan(0, NS), 1_000)
+    assert out.samples[:8].tolist() == [10, 11, -10, -11, 0, 0, 1, -1]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.proof import bytes_rows, count_rows, imu_rows, media_rows, odd_rows, sound_rows
+from benchmarks.proof import bytes_rows, clock_rows, count_rows, imu_rows, media_rows, odd_rows, sound_rows
 from benchmarks.proof.job import Result
 
 PARTS = {
@@ -19,6 +19,7 @@ PARTS = {
     "sound": sound_rows.rows,
     "bytes": bytes_rows.rows,
     "odd": odd_rows.rows,
+    "clocks": clock_rows.rows,
 }
 _LINE = "{:<5} {:<62} {:<34} {}"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from align.pipeline import access
 from align.pipeline.config import RunConfig
 from align.pipeline.job.input_files import look, streams_of
+from align.pipeline.job.promises import promise_notes, table_notes
 from align.pipeline.sources import SourceOptions, find_source
 from align.schemas.errors import AlignError, Fault, Reason, UsageError
 from align.schemas.media import MediaInfo, VideoInfo
@@ -19,8 +20,6 @@ from align.transforms.plan.segments import plan_segments
 from align.transforms.plan.splits import parse_splits, split_of
 from align.transforms.plan.windows import plan_windows
 from align.transforms.tables.table import ImuSurvey, imu_range
-
-_LONGER_NS = 10 * NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +110,9 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     except AlignError as error:
         return _unreadable(recording, config, error)
     faults = [*_notes(recording, media, video, config, plan.planned)]
+    if not config.trust_metadata:
+        faults += promise_notes(recording, media)
+    recording = replace(recording, promised=None)
     faults += [
         Fault(recording.recording_id, start, "plan", code, detail, "skipped")
         for start, code, detail in plan.skipped
@@ -124,6 +126,8 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     if survey and recording.imu is not None and plan.starts_ns:
         imu, notes = _survey(recording, config)
         faults += notes
+        if isinstance(imu, ImuSurvey):
+            faults += table_notes(recording, imu, video)
         segments = (replace(s, imu=_rows_of(s, imu)) for s in segments)
     segments = (replace(s, inputs=inputs) for s in segments)
     return RecordingPlan(recording.recording_id, plan.planned, tuple(segments), tuple(faults))
@@ -169,11 +173,6 @@ def _notes(
         notes.append(
             ("shorter_than_header", f"{name}: {lost} of what its header promises are not in the file")
         )
-    claimed = recording.span
-    if claimed and claimed.length_ns and video.span.length_ns > 2 * claimed.length_ns + _LONGER_NS:
-        lasts, said = video.span.length_ns / NS, claimed.length_ns / NS
-        detail = f"{recording.video.name} lasts {lasts:.3f} s, its metadata says {said:.3f} s: check the file"
-        notes.append(("longer_than_metadata", detail))
     if not planned:
         shown = f"{video.span.length_ns / NS:.3f} s of video, {config.options.window_ns / NS:g} s a window"
         notes.append(("no_windows", f"no window lies wholly inside {recording.video.name}: {shown}"))

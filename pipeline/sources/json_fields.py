@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from align.schemas.errors import AlignError
 
 Fields = Mapping[str, object]
+_Number = TypeVar("_Number", int, Fraction)
 
 LONGEST_S = 30 * 86_400
 """Thirty days: beyond any recording, and few enough windows for a header that lies."""
@@ -45,6 +46,17 @@ def seconds(entry: Fields, field: str) -> Fraction | None:
     if not is_number(value):
         raise wrong(field, value, "a number of seconds")
     return in_range(field, Fraction(repr(value)))
+
+
+def optional(
+    read: Callable[[Fields, str], _Number | None], entry: Fields, field: str, bad: list[str]
+) -> _Number | None:
+    """What ``read`` gives; a value that cannot be meant counts as absent, and ``bad`` gains a line."""
+    try:
+        return read(entry, field)
+    except AlignError as error:
+        bad.append(error.detail)
+        return None
 
 
 def in_range(field: str, value: Fraction) -> Fraction:

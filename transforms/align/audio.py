@@ -32,6 +32,7 @@ from align.transforms.align.margins import AUDIO_MARGIN_NS
 
 _TAPER_SHARE = 0.25  # of the margin: its outer part fades, so that the transform sees no edge
 _PASS, _STOP = 0.45, 0.5  # of the lower rate: the transition of the low-pass
+_LONGEST_BLOCK = 1.3  # of the samples there are: how far to look for a length that suits two rates
 _STEEPNESS = 4.6  # erf from -4.6 to 4.6 spans the transition: 8e-11, -200 dB, short at both ends
 
 
@@ -83,13 +84,20 @@ def resampled(track: AudioTrack, window: TimeSpan, rate: int) -> NDArray[np.floa
     rates from 2 kHz (below, the margin is too short for so steep a filter). At equal rates there is no
     low-pass; and where the window starts on a source sample, the samples are the track's own.
     """
+    sound = _resampled_layer(track, window, rate)
+    for layer in track.layers:
+        sound = sound + _resampled_layer(layer, window, rate)
+    return sound
+
+
+def _resampled_layer(track: AudioTrack, window: TimeSpan, rate: int) -> NDArray[np.float64]:
     count = count_in(window.length_ns, rate)
     position = Fraction(window.start_ns - track.start_ns) * track.rate / NS  # of output 0, in source samples
     if rate == track.rate and position.denominator == 1:
         return _cut(track.samples, int(position), count).astype(np.float64)
     margin = AUDIO_MARGIN_NS * track.rate // NS
     first = floor(position) - margin
-    length = 2 * margin + ceil(Fraction(count * track.rate, rate)) + 1
+    length = 2 * margin + ceil(count * Fraction(track.rate) / rate) + 1
     block = _cut(track.samples, first, length) * _taper(length, int(margin * _TAPER_SHARE))
     return _resample_block(block, track.rate, rate, (position - first) * rate / track.rate, count)
 
@@ -125,11 +133,11 @@ def encode_flac(samples: NDArray[np.int16], rate: int) -> bytes:
 
 
 def _resample_block(
-    block: NDArray[np.float64], rate_in: int, rate_out: int, delay: Fraction, count: int
+    block: NDArray[np.float64], rate_in: int | Fraction, rate_out: int, delay: Fraction, count: int
 ) -> NDArray[np.float64]:
     """``count`` samples at ``rate_out``, the first standing ``delay`` output samples into the block."""
     n_in, n_out = _lengths(len(block), rate_in, rate_out)
-    count_bins = min(n_in, n_out) // 2 + 1  # bin k is k · grid / periods Hz, in and out
+    count_bins = min(n_in, n_out) // 2 + 1  # bin k is one frequency, in and out
     spectrum = fft.rfft(block, n_in)[:count_bins]
     if rate_in != rate_out:
         spectrum *= _low_pass(min(n_in, n_out))
@@ -153,11 +161,25 @@ def _chirp_z(spectrum: NDArray[np.complex128], angle: float, count: int) -> NDAr
     return np.asarray(fft.ifft(both)[:count] * chirp[:count], np.complex128)
 
 
-def _lengths(length: int, rate_in: int, rate_out: int) -> tuple[int, int]:
-    """Samples of both rates in one stretch that holds so many of the first and a whole number of each."""
-    grid = gcd(rate_in, rate_out)  # a block of n / grid seconds holds whole samples of both rates
-    periods = fft.next_fast_len(ceil(Fraction(length * grid, rate_in)), real=True)
-    return periods * rate_in // grid, periods * rate_out // grid
+@lru_cache(maxsize=4)
+def _lengths(length: int, rate_in: int | Fraction, rate_out: int) -> tuple[int, int]:
+    """Lengths of the transforms, whose ratio is that of the rates, for so many samples at ``rate_in``.
+
+    A measured rate is no ratio of small numbers. Then the ratio is met to some 1e-7, less than a microsecond
+    over a window, by the best of the lengths that are fast to transform.
+    """
+    if isinstance(rate_in, int):
+        grid = gcd(rate_in, rate_out)  # a block of n / grid seconds holds whole samples of both rates
+        periods = fft.next_fast_len(ceil(Fraction(length * grid, rate_in)), real=True)
+        return periods * rate_in // grid, periods * rate_out // grid
+    best = (Fraction(1), 0, 0)
+    n_in = fft.next_fast_len(length, real=True)
+    while n_in <= length * _LONGEST_BLOCK or not best[1]:
+        exact = n_in * rate_out / rate_in
+        n_out = round_ties_up(exact)
+        best = min(best, (abs(n_out / exact - 1), n_in, n_out))
+        n_in = fft.next_fast_len(n_in + 1, real=True)
+    return best[1], best[2]
 
 
 def _turns(angle: float, count: int) -> NDArray[np.complex128]:
@@ -196,7 +218,7 @@ def _cut(samples: NDArray[np.float32], first: int, count: int) -> NDArray[np.flo
 def gaps_in(track: AudioTrack, window: TimeSpan) -> tuple[TimeSpan, ...]:
     """What of the window was not recorded: the track's gaps, and what lies beyond its ends."""
     start = round_ties_up(track.start_ns)
-    end = round_ties_up(track.start_ns + Fraction(len(track.samples) * NS, track.rate))
+    end = round_ties_up(track.start_ns + len(track.samples) * NS / Fraction(track.rate))
     beyond = [TimeSpan(min(start, window.start_ns), start), TimeSpan(end, max(end, window.end_ns))]
     cuts = sorted(c for g in (*track.gaps, *beyond) if (c := g.cut_to(window)) is not None and c.length_ns)
     return merged(cuts)

@@ -208,6 +208,9 @@ class WindowBuilder:
         with stage("align"):
             audio = window_audio_on(track, sound.clock, self._window, rate)
         self._quality["audio_coverage"] = audio.coverage
+        if audio.coverage:
+            self._quality["audio_rate_hz"] = float(track.rate)
+            self._quality["audio_rate_ppm"] = track.rate_ppm
         there = TimeSpan(*(sound.clock.at(t) for t in (sound.info.span.start_ns, sound.info.span.end_ns)))
         if self._too_little("audio", audio.coverage, there):
             return None
@@ -229,6 +232,7 @@ class WindowBuilder:
         self._quality["imu_coverage"] = result.coverage
         self._quality["imu_max_gap_ns"] = result.max_gap_ns
         self._quality["imu_rate_hz"] = track.gyro_rate_hz or None
+        self._quality["imu_time_quality"] = "spread" if track.is_spread else "measured"
         return None if self._too_little("imu", result.coverage, self._imu.span) else result.imu
 
     def _is_refuted(self) -> bool:

@@ -75,6 +75,7 @@ def probe_media(
             audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
             streams=tuple(_describe(s) for s in container.streams),
             closed=tuple(closed.values()) or None,
+            end_ns=_header_end_ns(container),
         )
     except av.error.FFmpegError as e:
         raise AlignError("bad_container", f"{uri!r} cannot be demuxed: {e.strerror}", stage="probe") from e
@@ -117,6 +118,18 @@ def _is_empty(stream: Stream) -> bool:
     return (
         "mov" in stream.container.format.name and stream.start_time is None and not len(stream.index_entries)
     )
+
+
+def _header_end_ns(container: InputContainer) -> int:
+    """The total of libavformat leaves out subtitles and data, which a movie's header counts."""
+    ends = [
+        ticks_to_ns((s.start_time or 0) + s.duration, s.time_base)
+        for s in container.streams
+        if s.duration and s.time_base
+    ]
+    if container.duration is not None:
+        ends.append(ticks_to_ns((container.start_time or 0) + container.duration, Fraction(1, av.time_base)))
+    return max(max(ends, default=0) - clock_offset_ns(container), 0)
 
 
 def _describe(stream: Stream) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from align.schemas.errors import AlignError
+from align.schemas.errors import AlignError, Reason
 from align.schemas.recording import ImuColumns
 from align.schemas.time import TimeSpan
+from align.transforms.tables.batches import Batches, batch_note
 from align.transforms.tables.rows import Header, distinct, parse, times_ns
 from align.transforms.tables.spans import Spans, Stretches
 from align.transforms.tables.verdicts import (
@@ -57,6 +58,7 @@ class ImuSurvey:
         gaps: from row to row, more than three nominal periods; the 100 longest at most.
         notes: what was assumed, converted, dropped or found odd, in words.
         missing, detail: why the table is of no use, as in ``ImuRange``.
+        gyro_row_ns, accl_row_ns, batch_ns: as in ``ImuRange``.
     """
 
     blocks: tuple[ImuBlock, ...]
@@ -77,11 +79,15 @@ class ImuSurvey:
     gaps: tuple[TimeSpan, ...] = ()
     notes: tuple[str, ...] = ()
     missing: str | None = None
+    gyro_row_ns: float = 0.0
+    accl_row_ns: float = 0.0
+    batch_ns: int = 0
 
     @property
     def span(self) -> TimeSpan:
-        """From the first row to just past the last."""
-        return TimeSpan(min(b.min_ns for b in self.blocks), max(b.max_ns for b in self.blocks) + 1)
+        """From the first row to just past the last; rows of a batch stand after their timestamp."""
+        end_ns = max(b.max_ns for b in self.blocks) + 1 + self.batch_ns // 2
+        return TimeSpan(min(b.min_ns for b in self.blocks), end_ns)
 
 
 @dataclass(slots=True)
@@ -104,6 +110,9 @@ class Tally:
     gyro_hz: list[tuple[float, int]] = field(default_factory=list)
     accl_hz: list[tuple[float, int]] = field(default_factory=list)
     accl_norm: list[tuple[float, int]] = field(default_factory=list)
+    gyro_norm: list[tuple[float, int]] = field(default_factory=list)
+    gyro_batches: Batches = field(default_factory=Batches)
+    accl_batches: Batches = field(default_factory=Batches)
 
     def add(self, start: int, data: bytes) -> None:
         """Count a block's lines and keep what its usable rows say."""
@@ -139,10 +148,13 @@ class Tally:
         self.gaps_in_row["accl"] += int((~has_accl).sum())
         self.gyro_hz.extend(_rate(times[has_gyro]))
         self.accl_hz.extend(_rate(times[has_accl]))
+        self.gyro_batches.add(times[has_gyro], gyro[has_gyro])
+        self.accl_batches.add(times[has_accl], accl[has_accl])
         self.beyond_gyro += int((np.abs(gyro[has_gyro]) > FASTEST_RAD_S).any(axis=1).sum())
-        if has_accl.any():
-            norm = np.linalg.norm(accl[has_accl], axis=1)
-            self.accl_norm.append((float(np.median(norm)), len(norm)))
+        for there, rows, norms in ((has_gyro, gyro, self.gyro_norm), (has_accl, accl, self.accl_norm)):
+            if there.any():
+                norm = np.linalg.norm(rows[there], axis=1)
+                norms.append((float(np.median(norm)), len(norm)))
 
     def survey(self) -> ImuSurvey:
         """The verdict over all blocks."""
@@ -154,11 +166,15 @@ class Tally:
         accl_scale, accl_note = _told(self.columns.accl_scale) or accl_unit(accl_median)
         gyro_rows = self.usable - self.gaps_in_row["gyro"]
         gyro_scale, gyro_note = _told(self.columns.gyro_scale) or gyro_unit(
-            self.beyond_gyro / max(gyro_rows, 1)
+            self.beyond_gyro / max(gyro_rows, 1), _weighted_median(self.gyro_norm), accl_scale != 1.0
         )
         missing, why_missing = why_useless(gyro_rows, self.usable - self.gaps_in_row["accl"], accl_median)
+        batched = [b for b in (self.gyro_batches, self.accl_batches) if b.are_there]
+        if missing is None and not all(b.are_regular for b in batched):
+            missing = Reason.INVALID.value
         scale_ns = self.scale_ns or self.columns.time_scale_ns
-        gyro_hz, accl_hz = _weighted_median(self.gyro_hz), _weighted_median(self.accl_hz)
+        gyro_hz = _rate_of(self.gyro_batches, self.gyro_hz)
+        accl_hz = _rate_of(self.accl_batches, self.accl_hz)
         components, overlap_note = self.spans.own()
         notes = (
             why_missing,
@@ -166,7 +182,8 @@ class Tally:
             accl_note,
             gyro_note,
             overlap_note,
-            dropped_note(rejected, self.non_monotonic, self.duplicates),
+            *dict.fromkeys(batch_note(b) for b in batched),
+            dropped_note(rejected, self.non_monotonic, 0 if batched else self.duplicates),
         )
         return ImuSurvey(
             blocks=tuple(self.blocks),
@@ -187,12 +204,19 @@ class Tally:
             gaps=self.spans.gaps(max(gyro_hz, accl_hz)),
             notes=tuple(n for n in notes if n),
             missing=missing,
+            gyro_row_ns=self.gyro_batches.row_ns,
+            accl_row_ns=self.accl_batches.row_ns,
+            batch_ns=max(self.gyro_batches.reach_ns, self.accl_batches.reach_ns),
         )
 
 
 def _told(scale: float | None) -> tuple[float, str] | None:
     """A scale that the source knows, and no note; None where it does not."""
     return None if scale is None else (scale, "")
+
+
+def _rate_of(batches: Batches, rates: list[tuple[float, int]]) -> float:
+    return 1e9 / batches.row_ns if batches.are_there else _weighted_median(rates)
 
 
 def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
@@ -203,10 +227,14 @@ def _time_scale(times: NDArray[np.float64], named_ns: float) -> float | None:
     steps = np.diff(distinct(times))
     if len(steps) < 3:
         return None
-    for scale in (named_ns, *SCALES_NS.values()):
-        rate = 1e9 / (float(np.median(steps)) * scale)
-        if (_SLOWEST_HZ if scale == named_ns else _RATES_HZ[0]) <= rate <= _RATES_HZ[1]:
-            return scale
+    step = float(np.median(steps))
+    row = step * (len(steps) + 1) / len(times)  # where several rows have one time, these are batches
+    others = SCALES_NS.values()
+    for spacing, scales in ((step, (named_ns,)), (row, (named_ns,)), (step, others), (row, others)):
+        for scale in scales:
+            rate = 1e9 / (spacing * scale)
+            if (_SLOWEST_HZ if scale == named_ns else _RATES_HZ[0]) <= rate <= _RATES_HZ[1]:
+                return scale
     raise AlignError(
         "imu_rate",
         f"IMU rows stand {np.median(steps):.6g} units of time apart, which is no IMU's rate "

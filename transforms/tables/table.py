@@ -19,6 +19,7 @@ from align.schemas.plan import ImuRange
 from align.schemas.recording import ImuColumns
 from align.schemas.time import ClockMap, TimeSpan
 from align.transforms.read.guard import open_bytes
+from align.transforms.tables.batches import spread
 from align.transforms.tables.rows import blocks, parse, read_exactly, read_header, times_ns
 from align.transforms.tables.spans import in_place
 from align.transforms.tables.survey import ImuSurvey as ImuSurvey
@@ -67,7 +68,8 @@ def survey_steps(
 
 def imu_range(survey: ImuSurvey, span: TimeSpan) -> ImuRange:
     """What to read for the rows inside a span of the table's clock: only blocks that touch it."""
-    near = span.widened(1_000)  # a clock map leads back to within a nanosecond, not exactly
+    # a clock map leads back to within a nanosecond, not exactly; and batches must be whole
+    near = span.widened(1_000 + survey.batch_ns)
     ranges: list[tuple[int, int]] = []
     for block in survey.blocks:
         if not TimeSpan(block.min_ns, block.max_ns + 1).touches(near):
@@ -89,6 +91,9 @@ def imu_range(survey: ImuSurvey, span: TimeSpan) -> ImuRange:
         missing=survey.missing,
         detail="; ".join(survey.notes),
         components=tuple(c for c in survey.components if c[1].touches(near)),
+        gyro_row_ns=survey.gyro_row_ns,
+        accl_row_ns=survey.accl_row_ns,
+        batch_ns=survey.batch_ns,
     )
 
 
@@ -103,7 +108,8 @@ def read_imu(
     """The rows whose recording time lies in a span: sorted, finite, one per instant.
 
     Rows that repeat another are dropped; rows that differ at one instant are averaged. A row in which one
-    sensor is missing still counts for the other. Where components overlap, the earlier one's rows stand.
+    sensor is missing still counts for the other. Where components overlap, the earlier one's rows stand. Rows
+    in batches of one timestamp are spread first.
 
     Args:
         source: the table that was surveyed.
@@ -120,16 +126,28 @@ def read_imu(
             table = parse(read_exactly(file, end - start), range.columns, range.delimiter, columns)
             times, usable = times_ns(table.values[:, 0], range.time_scale_ns)
             usable &= in_place(times, table.components, range.components)
-            times[usable] = clock.to_recording(times[usable])
-            inside = usable & (times >= span.start_ns) & (times < span.end_ns)
-            parts.append((times[inside], table.values[inside, 1:]))
+            parts.append((times[usable], table.values[usable, 1:]))
     times = np.concatenate([t for t, _ in parts]) if parts else np.empty(0, np.int64)
     values = np.concatenate([v for _, v in parts]) if parts else np.empty((0, 6))
-    gyro_ns, gyro = _one_per_instant(times, values[:, :3] * range.gyro_scale)
-    accl_ns, accl = _one_per_instant(times, values[:, 3:] * range.accl_scale)
+    gyro_ns, gyro = _rows(times, values[:, :3] * range.gyro_scale, range.gyro_row_ns, clock, span)
+    accl_ns, accl = _rows(times, values[:, 3:] * range.accl_scale, range.accl_row_ns, clock, span)
     starts = np.array([stretch.start_ns for _, stretch in range.components], np.int64)
     joints_ns = tuple(clock.to_recording(starts).tolist())
-    return ImuTrack(gyro_ns, gyro, accl_ns, accl, range.gyro_rate_hz, range.accl_rate_hz, joints_ns)
+    rates = range.gyro_rate_hz, range.accl_rate_hz
+    is_spread = bool(range.gyro_row_ns or range.accl_row_ns)
+    return ImuTrack(gyro_ns, gyro, accl_ns, accl, *rates, joints_ns, is_spread)
+
+
+def _rows(
+    times: NDArray[np.int64], values: NDArray[np.float64], row_ns: float, clock: ClockMap, span: TimeSpan
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """One sensor's rows in a span of the recording clock; its batches spread where ``row_ns`` is not 0."""
+    if row_ns:
+        there = np.isfinite(values).all(axis=1)
+        times, values = spread(times[there], row_ns), values[there]
+    times = clock.to_recording(times)
+    inside = (times >= span.start_ns) & (times < span.end_ns)
+    return _one_per_instant(times[inside], values[inside])
 
 
 def _one_per_instant(

@@ -11,6 +11,8 @@ G = 9.80665
 
 SCALES_NS = {"ms": 1e6, "s": 1e9, "µs": 1e3, "ns": 1.0}
 FASTEST_RAD_S = 70.0  # 4000 °/s: the widest range of any consumer gyroscope
+_BUSY_RAD_S = 3.0  # nothing that is worn or held turns at 170 °/s for half of a recording
+_WILD_RAD_S = 10.0
 
 _REJECTED = {  # reason -> in words, of one and of several
     "null_time": ("row without a time", "rows without a time"),
@@ -38,13 +40,28 @@ def accl_unit(median: float) -> tuple[float, str]:
     return 1.0, f"median |accl| is {median:.4g}, neither m/s² nor g: taken as m/s²"
 
 
-def gyro_unit(share_beyond: float) -> tuple[float, str]:
-    """Factor to rad/s. Slow turns in °/s look like fast ones in rad/s, so only the impossible decides."""
+def gyro_unit(share_beyond: float, median: float, accl_in_g: bool) -> tuple[float, str]:
+    """Factor to rad/s. Slow turns in °/s look like fast ones in rad/s, so only the implausible decides.
+
+    Args:
+        share_beyond: of the rows that no gyroscope could measure in rad/s.
+        median: of |gyro|.
+        accl_in_g: whether the accelerometer beside it was found to be in g, as who writes g writes °/s.
+    """
+    why = ""
     if share_beyond > 1e-3:
-        return float(
-            np.pi / 180
-        ), f"the gyroscope is in °/s (values beyond {FASTEST_RAD_S:.0f}), converted to rad/s"
-    return 1.0, ""
+        why = f"values beyond {FASTEST_RAD_S:.0f}"
+    elif accl_in_g and median > _BUSY_RAD_S:
+        why = f"median {median:.3g} beside an accelerometer in g"
+    if why:
+        return float(np.pi / 180), f"the gyroscope is in °/s ({why}), converted to rad/s"
+    if accl_in_g:
+        doubt = f"median |gyro| is {median:.3g}: taken as rad/s, but the accelerometer beside it is in g"
+    elif median > _WILD_RAD_S:
+        doubt = f"median |gyro| is {median:.3g}: taken as rad/s, but that is fast for half of a recording"
+    else:
+        return 1.0, ""
+    return 1.0, f"{doubt}; it may be in °/s"
 
 
 def time_note(scale_ns: float, named_ns: float) -> str:

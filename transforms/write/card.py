@@ -43,7 +43,7 @@ COLUMN_NOTES: dict[str, tuple[str, str]] = {
     "missing_reason": ("", "the same as a struct, null where the modality is present"),
     "quality": (
         "",
-        "coverage, largest gap, measured rate, distance of the frame from its target and how far it might be",
+        "coverage, largest gap, measured rates, distance of the frame from its target and its bound",
     ),
     "provenance": ("", "files, streams, clock and configuration that made the row"),
 }

@@ -134,6 +134,8 @@ def _recording(
         yield _note(
             entry, "unplaced_redaction", "has_redacted_regions is set but no redacted_intervals are given"
         )
+    for detail in entry.bad:
+        yield _note(entry, "bad_metadata_value", f"{MASTER}: {detail}; taken as absent")
     told = narrations.of(entry.video_uid, entry.origin_ns, entry.span)
     if told.narrations is None:
         absent["text"] = narrations.absence
@@ -162,6 +164,7 @@ def _recording(
         absent=absent,
         claimed=entry.claimed,
         concurrent=_concurrent(entry, catalogue),
+        promised=entry.promised or None,
     )
 
 

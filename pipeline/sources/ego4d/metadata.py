@@ -7,7 +7,7 @@ Field names and their meaning: the EGO4D documentation's ``data/metadata.md``, `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 
@@ -37,6 +37,8 @@ class Entry:
         has_audio: False only where the metadata says that there is none.
         hides_redaction: parts are said to be blanked, but not which.
         claimed: what is said of the file.
+        promised: what says so -> when the file's video or, as ``duration_sec``, the whole file ends, ns.
+        bad: numbers that cannot be meant and were taken as absent, in words.
     """
 
     recording_id: str
@@ -51,17 +53,19 @@ class Entry:
     redacted: tuple[TimeSpan, ...]
     hides_redaction: bool = False
     claimed: MediaInfo | None = None
+    promised: dict[str, int] = field(default_factory=dict)
+    bad: tuple[str, ...] = ()
 
 
-def read_uid(entry: Fields, field: str) -> str:
+def read_uid(entry: Fields, name: str) -> str:
     """The uid of an entry; it may not be fit for a file name yet.
 
     Raises:
         AlignError: ``bad_metadata``; it has none.
     """
-    uid = fields.text(entry, field)
+    uid = fields.text(entry, name)
     if uid is None:
-        raise fields.wrong(field, uid, "a string")
+        raise fields.wrong(name, uid, "a string")
     return uid
 
 
@@ -92,7 +96,10 @@ def read_video(entry: Fields) -> Entry:
     """
     media = fields.block(entry, "video_metadata")
     uid = read_uid(entry, "video_uid")
-    span = _span(media, fields.seconds(entry, "duration_sec"))
+    bad: list[str] = []
+    duration = _length(entry, "duration_sec", bad)
+    span = _span(media, duration, bad)
+    components = fields.blocks(entry, "video_components")
     redacted = tuple(_redacted(entry))
     tuple(links(entry))  # a video whose ties cannot be read could end up on both sides of a split
     return Entry(
@@ -104,10 +111,12 @@ def read_video(entry: Fields) -> Entry:
         has_imu=fields.flag(entry, "has_imu"),
         stereo=fields.flag(entry, "is_stereo"),
         scenarios=fields.texts(entry, "scenarios"),
-        joints_ns=_joints(fields.blocks(entry, "video_components")),
+        joints_ns=_joints(components, bad),
         redacted=redacted,
         hides_redaction=fields.flag(entry, "has_redacted_regions") and not redacted,
         claimed=_claimed(media, span),
+        promised=_promised(media, duration, span, components),
+        bad=tuple(dict.fromkeys(bad)),
     )
 
 
@@ -124,7 +133,8 @@ def read_clip(entry: Fields, video: Entry) -> Entry:
         raise fields.wrong("video_start_sec, video_end_sec", (start, end), "an interval")
     start = max(start, Fraction(0))  # starts of -4e-7 s have been seen
     origin_ns = round_ties_up(start * NS)
-    span = _span(media, end - start)
+    bad: list[str] = list(video.bad)
+    span = _span(media, end - start, bad)
     inside = TimeSpan(0, round_ties_up((end - start) * NS))
     moved = (TimeSpan(s.start_ns - origin_ns, s.end_ns - origin_ns) for s in video.redacted)
     return Entry(
@@ -140,6 +150,8 @@ def read_clip(entry: Fields, video: Entry) -> Entry:
         redacted=tuple(cut for s in moved if (cut := s.cut_to(inside))),
         hides_redaction=video.hides_redaction,
         claimed=_claimed(media, span),
+        promised=_promised(media, None, span, []),
+        bad=tuple(dict.fromkeys(bad)),
     )
 
 
@@ -208,16 +220,52 @@ def _has_audio(media: Fields) -> bool:
     return not told or any(media[name] is not None for name in told)
 
 
-def _span(media: Fields, duration: Fraction | None) -> TimeSpan | None:
-    start = _instant(media, "video_start") or Fraction(0)
-    length = _instant(media, "video_duration")
+def _length(entry: Fields, name: str, bad: list[str]) -> Fraction | None:
+    """Seconds that are not negative."""
+    length = fields.optional(fields.seconds, entry, name, bad)
+    if length is not None and length < 0:
+        bad.append(fields.wrong(name, float(length), "positive").detail)
+        return None
+    return length
+
+
+def _span(media: Fields, duration: Fraction | None, bad: list[str]) -> TimeSpan | None:
+    start = _instant(media, "video_start", bad) or Fraction(0)
+    length = _instant(media, "video_duration", bad)
+    if length is not None and length < 0:
+        bad.append(fields.wrong("video_duration", float(length), "positive").detail)
+        length = None
     if length is None:
         length = duration
     if length is None:
         return None
-    if length < 0:
-        raise fields.wrong("the video's duration", float(length), "positive")
     return TimeSpan(round_ties_up(start * NS), round_ties_up((start + length) * NS))
+
+
+def _promised(
+    media: Fields, duration: Fraction | None, span: TimeSpan | None, components: list[Fields]
+) -> dict[str, int]:
+    """What says when the file ends -> when, ns. Numbers that cannot be meant say nothing."""
+    unheard: list[str] = []
+    start = _instant(media, "video_start", unheard) or Fraction(0)
+    length = _instant(media, "video_duration", unheard)
+    frames = fields.optional(fields.integer, media, "num_frames", unheard)
+    fps = media.get("fps")
+    ends = [
+        e
+        for c in components
+        if (e := fields.optional(fields.seconds, c, "canonical_video_end_sec", unheard)) is not None
+    ]
+    told = {
+        "duration_sec": duration,
+        "video_duration": None if length is None or span is None else start + length,
+        "num_frames": start + Fraction(frames) / Fraction(fps)
+        if frames and frames > 0 and fields.is_number(fps) and fps > 0
+        else None,
+        "video_components": max(ends, default=None),
+    }
+    limit = fields.LONGEST_S
+    return {what: round_ties_up(s * NS) for what, s in told.items() if s is not None and 0 < s <= limit}
 
 
 def _claimed(media: Fields, span: TimeSpan | None) -> MediaInfo | None:
@@ -243,23 +291,27 @@ def _claimed(media: Fields, span: TimeSpan | None) -> MediaInfo | None:
     return MediaInfo("mp4", video, audio)
 
 
-def _instant(media: Fields, name: str) -> Fraction | None:
+def _instant(media: Fields, name: str, bad: list[str]) -> Fraction | None:
     """Seconds from ticks and their time base, which are exact, else from the rounded seconds."""
-    ticks = fields.integer(media, f"{name}_pts")
-    numerator = fields.integer(media, "video_base_numerator")
-    denominator = fields.integer(media, "video_base_denominator")
-    told = fields.seconds(media, f"{name}_sec")
+    ticks = fields.optional(fields.integer, media, f"{name}_pts", bad)
+    numerator = fields.optional(fields.integer, media, "video_base_numerator", bad)
+    denominator = fields.optional(fields.integer, media, "video_base_denominator", bad)
+    told = fields.optional(fields.seconds, media, f"{name}_sec", bad)
     if ticks is None or not numerator or not denominator:
         return told
-    return fields.in_range(f"{name}_pts", Fraction(ticks * numerator, denominator))
+    exact = Fraction(ticks * numerator, denominator)
+    if abs(exact) > fields.LONGEST_S:
+        bad.append(fields.wrong(f"{name}_pts", float(exact), "a plausible number of seconds").detail)
+        return told
+    return exact
 
 
-def _joints(components: list[Fields]) -> tuple[int, ...]:
+def _joints(components: list[Fields], bad: list[str]) -> tuple[int, ...]:
     """Boundaries between components; the first one's start and the last one's end are none."""
     spans = []
     for component in components:
-        start = fields.seconds(component, "canonical_video_start_sec")
-        end = fields.seconds(component, "canonical_video_end_sec")
+        start = fields.optional(fields.seconds, component, "canonical_video_start_sec", bad)
+        end = fields.optional(fields.seconds, component, "canonical_video_end_sec", bad)
         if start is not None and end is not None:
             spans.append((start, end))
     spans.sort()
