@@ -15,6 +15,7 @@ from align.pipeline.config import RunConfig
 from align.pipeline.job.planning import list_recordings, plan_recording
 from align.pipeline.process import channel, conversation, isolation
 from align.pipeline.process.frames import (
+    COUNTS,
     DEFECT,
     DONE,
     ERROR,
@@ -36,9 +37,11 @@ from align.schemas.features import arrow_schema
 from align.schemas.media import MediaInfo
 from align.schemas.options import AlignOptions
 from align.schemas.recording import Narration
-from align.schemas.time import TimeSpan
+from align.schemas.time import ClockMap, TimeSpan
 from align.schemas.wire import from_plain, to_plain
 from align.transforms.align.segment import align_segment
+from align.transforms.write.encoded import EncodedRow
+from align.transforms.write.media_counts import media_counts
 from align.transforms.write.row import from_batch, to_batch, to_row
 
 SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
@@ -99,8 +102,19 @@ def packed(batch):
     return batch.serialize().to_pybytes()
 
 
+def counted(row, payload, **changes):
+    """A sample's frame after that of its counts: the true row's, of what it still has."""
+    true = media_counts(row)
+    kept = replace(
+        true,
+        pixels=None if changes.get("image", row["image"]) is None else true.pixels,
+        sound=None if changes.get("audio", row["audio"]) is None else true.sound,
+    )
+    return frame(COUNTS, kept.to_bytes()) + frame(SAMPLE, payload)
+
+
 def sample(row, **changes):
-    return frame(SAMPLE, packed(to_batch({**row, **changes}, SCHEMA)))
+    return counted(row, packed(to_batch({**row, **changes}, SCHEMA)), **changes)
 
 
 def fault(segment, number, **changes):
@@ -110,7 +124,9 @@ def fault(segment, number, **changes):
 
 def test_what_a_faithful_child_sends_is_taken(ask, segment, true):
     done = frame(DONE, b'{"decode.cpu_ns": 5}')
-    assert [from_batch(i)["key"] for i in ask(b"".join(map(sample, true)) + done)] == [r["key"] for r in true]
+    assert [from_batch(i.batch)["key"] for i in ask(b"".join(map(sample, true)) + done)] == [
+        r["key"] for r in true
+    ]
     assert ask(sample(true[0]) + b"".join(fault(segment, n) for n in (1, 2, 3)) + done)[1:] == [
         Fault("bad", start, "read", "decode_error", "lost") for start in segment.starts_ns[1:]
     ]
@@ -124,13 +140,13 @@ def forged_offsets(row):
     body = 8 + struct.unpack_from("<I", data, 4)[0]
     at = data.index(struct.pack("<ii", 0, len(row["key"])), body)
     struct.pack_into("<ii", data, at, 0, 1 << 30)
-    return frame(SAMPLE, bytes(data))
+    return counted(row, bytes(data))
 
 
 def forged_metadata(row, at, piece):
     data = bytearray(packed(to_batch(row, SCHEMA)))
     data[at : at + len(piece)] = piece
-    return frame(SAMPLE, bytes(data))
+    return counted(row, bytes(data))
 
 
 def compressed(row):
@@ -140,17 +156,17 @@ def compressed(row):
         writer.write_batch(to_batch(row, SCHEMA))
     reader = pa.ipc.MessageReader.open_stream(sink.getvalue())
     reader.read_next_message()  # the schema
-    return frame(SAMPLE, reader.read_next_message().serialize().to_pybytes())
+    return counted(row, reader.read_next_message().serialize().to_pybytes())
 
 
 def two_rows(row):
     table = pa.Table.from_batches([to_batch(row, SCHEMA)] * 2)
-    return frame(SAMPLE, packed(table.combine_chunks().to_batches()[0]))
+    return counted(row, packed(table.combine_chunks().to_batches()[0]))
 
 
 def of_other_schema(row):
     narrower = SCHEMA.remove(SCHEMA.get_field_index("provenance"))
-    return frame(SAMPLE, packed(to_batch(row, narrower)))
+    return counted(row, packed(to_batch(row, narrower)))
 
 
 def larger_jpeg(row):
@@ -173,10 +189,10 @@ FORGED = {
     "a root outside the message": lambda row: forged_metadata(row, 8, b"\xff\xff\xff\x7f"),
     "metadata of 4 GB": lambda row: forged_metadata(row, 4, b"\xff\xff\xff\xff"),
     "a compressed batch": compressed,
-    "no row": lambda row: frame(SAMPLE, packed(to_batch(row, SCHEMA).slice(0, 0))),
+    "no row": lambda row: counted(row, packed(to_batch(row, SCHEMA).slice(0, 0))),
     "two rows": two_rows,
     "another schema": of_other_schema,
-    "nothing": lambda _: frame(SAMPLE, b""),
+    "nothing": lambda row: counted(row, b""),
     "a foreign recording": lambda row: sample(row, recording_id="good"),
     "a foreign key": lambda row: sample(row, key="ego4d-good-000000000000000"),
     "a foreign source": lambda row: sample(row, source="epic"),
@@ -228,7 +244,7 @@ def test_a_forged_sample_costs_the_windows_from_there_on(ask, segment, true, for
 
 
 def assert_lost(items, segment, from_window, code):
-    assert [type(item) for item in items] == [pa.RecordBatch] * from_window + [Fault] * (4 - from_window)
+    assert [type(item) for item in items] == [EncodedRow] * from_window + [Fault] * (4 - from_window)
     lost = [(i.recording_id, i.start_ns, i.code, i.outcome, i.windows) for i in items[from_window:]]
     assert lost == [("bad", start, code, "failed", 1) for start in segment.starts_ns[from_window:]]
     assert all(item.detail.startswith("full_scale/bad.mp4: ") for item in items[from_window:])
@@ -416,7 +432,7 @@ def test_a_sound_has_the_length_that_was_asked_for(ask, segment, counts, is_true
     sent = b"".join(frame(SOUND, struct.pack(f"<{n}d", *[0.5] * n)) for n in counts) + frame(DONE, b"{}")
 
     def hear(child):
-        return [len(sound) for sound in child.sounds("x.mp4", segment.media, SPANS, 8)]
+        return [len(sound) for sound in child.sounds("x.mp4", segment.media, SPANS, 8, ClockMap())]
 
     if is_true:
         assert ask(sent, question=hear) == [8, 4]
@@ -428,12 +444,13 @@ def test_a_sound_has_the_length_that_was_asked_for(ask, segment, counts, is_true
 def test_a_sound_of_no_numbers_is_none(ask, segment):
     sent = frame(SOUND, struct.pack("<8d", *[float("nan")] * 8))
     with pytest.raises(AlignError, match="no number"):
-        ask(sent, question=lambda child: list(child.sounds("x.mp4", segment.media, SPANS, 8)))
+        ask(sent, question=lambda child: list(child.sounds("x.mp4", segment.media, SPANS, 8, ClockMap())))
 
 
 LIAR = """
 import sys
 from align.pipeline.process import decoder_process
+from align.pipeline.process.frames import SAMPLE
 from align.schemas.features import arrow_schema
 from align.transforms.write.row import from_batch, to_batch
 import pyarrow as pa
@@ -442,11 +459,14 @@ true = decoder_process.read_segment
 
 def lie(request, opener_for):
     schema = arrow_schema(16_000, 200)
-    for number, (kind, payload) in enumerate(true(request, opener_for)):
-        row = from_batch(pa.ipc.read_record_batch(pa.py_buffer(payload), schema))
-        if number == 2 and row["recording_id"] == "bad":
-            row["recording_id"] = "good"
-        yield kind, to_batch(row, schema).serialize().to_pybytes()
+    sent = 0
+    for kind, payload in true(request, opener_for):
+        if kind == SAMPLE:
+            row = from_batch(pa.ipc.read_record_batch(pa.py_buffer(payload), schema))
+            if sent == 2 and row["recording_id"] == "bad":
+                row["recording_id"] = "good"
+            payload, sent = to_batch(row, schema).serialize().to_pybytes(), sent + 1
+        yield kind, payload
 
 decoder_process.TASKS["segment"] = lie
 decoder_process.main()
