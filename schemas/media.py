@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from align.schemas.time import TimeSpan
+from align.schemas.wire import OMIT_NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,33 @@ class AudioInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockRestart:
+    """Where a file's clock begins again; nothing behind that is read.
+
+    Attributes:
+        byte: the first one that is not read.
+        lost_bytes: from there on.
+        lost_ns: how much they play, as far as that can be told.
+    """
+
+    byte: int
+    lost_bytes: int
+    lost_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """A probed container: the streams that serve as video and audio, and how many of each it holds."""
+    """A probed container: the streams that serve as video and audio, and how many of each it holds.
+
+    Attributes:
+        restart: where the first timeline of the file ends, if more stands behind it.
+    """
 
     format: str
     video: VideoInfo | None
     audio: AudioInfo | None
     streams: tuple[str, ...] = ()
+    restart: ClockRestart | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True, slots=True)

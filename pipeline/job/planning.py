@@ -107,7 +107,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         plan = plan_windows(recording, video.span, video.keyframes_ns, config.options)
     except AlignError as error:
         return _unreadable(recording, config, error)
-    faults = [*_notes(recording, video, config, plan.planned)]
+    faults = [*_notes(recording, video, config, plan.planned), *_restarts(recording, media)]
     faults += [
         Fault(recording.recording_id, start, "plan", code, detail, "skipped")
         for start, code, detail in plan.skipped
@@ -177,6 +177,18 @@ def _notes(recording: Recording, video: VideoInfo, config: RunConfig, planned: i
         notes.append(("no_windows", f"no window lies wholly inside {recording.video.name}: {shown}"))
     for code, detail in notes:
         yield Fault(recording.recording_id, None, "plan", code, detail, "noted", 0)
+
+
+def _restarts(recording: Recording, media: MediaInfo) -> Iterator[Fault]:
+    """What of the file belongs to another clock."""
+    restart = media.restart
+    if restart is not None:
+        detail = (
+            f"{recording.video.name}: the clock restarts at byte {restart.byte}; "
+            f"{restart.lost_ns / NS:.3f} s in {restart.lost_bytes} bytes from there on are not used; "
+            "cut the file there to use them"
+        )
+        yield Fault(recording.recording_id, None, "plan", "clock_restarted", detail, "noted", 0)
 
 
 def _survey(recording: Recording, config: RunConfig) -> tuple[ImuSurvey | ImuRange, list[Fault]]:

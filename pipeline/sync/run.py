@@ -25,6 +25,7 @@ from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.recording import Recording, Stream
 from align.schemas.time import TimeSpan
 from align.schemas.wire import to_plain
+from align.transforms.read.guard import first_timeline
 from align.transforms.read.probe import probe_media
 from align.transforms.sync.clocks import ClockRow, write_clocks
 from align.transforms.sync.measure import Measured, measure_imu, nothing_to_compare
@@ -190,7 +191,8 @@ def _measure(recording: Recording, config: SyncConfig) -> tuple[Measured, str]:
         return Measured((nothing_to_compare(recording.recording_id, span, nothing),)), ""
     stream = recording.video
     try:
-        video = _probed(recording, config)
+        media = _probed(recording, config)
+        video = media.video
         stream = recording.imu
         survey = survey_imu(_allowed(stream, config), opener=opener_for(stream.uri))
         reach = survey.span
@@ -198,7 +200,7 @@ def _measure(recording: Recording, config: SyncConfig) -> tuple[Measured, str]:
         whole = TimeSpan(stream.clock.at(reach.start_ns), stream.clock.at(reach.end_ns) + 1)
         imu = read_imu(stream.uri, found, stream.clock, whole, opener_for(stream.uri))
         stream = recording.video
-        uri, opener = stream.uri, opener_for(stream.uri)
+        uri, opener = stream.uri, first_timeline(media, opener_for(stream.uri))
         return (
             measure_imu(
                 recording.recording_id,
@@ -225,7 +227,7 @@ def _probed(recording: Recording, config: SyncConfig) -> Any:
     if media.video.width * media.video.height > config.run.options.max_pixels:
         detail = f"{stream.name} is {media.video.width} x {media.video.height} pixels: too large to decode"
         raise AlignError("too_many_pixels", detail, stage="probe")
-    return media.video
+    return media
 
 
 def _allowed(stream: Stream, config: SyncConfig) -> str:

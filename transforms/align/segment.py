@@ -16,7 +16,7 @@ from align.schemas.time import TimeSpan
 from align.transforms.align.margins import AUDIO_MARGIN_NS, IMU_MARGIN_NS
 from align.transforms.align.window import ImuSource, WindowBuilder, anchor_time, frame_times
 from align.transforms.read.demux import WindowRequest, read_media
-from align.transforms.read.guard import open_media
+from align.transforms.read.guard import open_probed
 from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage
 from align.transforms.tables.table import read_imu
@@ -60,7 +60,7 @@ def _samples(
 ) -> Iterator[Sample | Fault]:
     requests = [_request(segment, window, options) for window in segment.windows]
     imu = _imu_source(segment, opener)
-    with _opened(segment.recording.video.uri, opener, file) as container:
+    with _opened(segment, opener, file) as container:
         for media in read_media(container, segment.media, requests, max_pixels=options.max_pixels):
             builder = WindowBuilder(segment, options, media, imu, config_sha256)
             count("align", 1)
@@ -70,8 +70,11 @@ def _samples(
                 yield _failed(segment, media.request.window.start_ns, error)
 
 
-def _opened(uri: str, opener: Opener | None, file: KeptFile | None) -> AbstractContextManager[InputContainer]:
-    return closing(open_media(uri, opener=opener)) if file is None else file.open(uri, opener)
+def _opened(
+    segment: Segment, opener: Opener | None, file: KeptFile | None
+) -> AbstractContextManager[InputContainer]:
+    uri, media = segment.recording.video.uri, segment.media
+    return closing(open_probed(uri, media, opener)) if file is None else file.open(uri, opener, media)
 
 
 def _request(segment: Segment, window: TimeSpan, options: AlignOptions) -> WindowRequest:

@@ -18,6 +18,8 @@ import av
 from av.container import InputContainer
 
 from align.schemas.errors import AlignError
+from align.schemas.media import MediaInfo
+from align.transforms.read.file_part import FilePart
 
 Opener = Callable[[str], BinaryIO]
 """Opens a URI as a seekable binary file object."""
@@ -140,12 +142,39 @@ def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
         code, what = ("unknown_format", "is no accepted medium") if head else ("empty_file", "holds no bytes")
         raise AlignError(code, f"{uri!r} {what}", stage="probe")
     if opener is not None:
-        return _open(uri, source, format_name)
+        return open_as(format_name, uri, source)
     source.close()
-    return _open(uri, "file:" + local_file(uri), format_name)
+    return open_as(format_name, uri, "file:" + local_file(uri))
 
 
-def _open(uri: str, source: str | BinaryIO, format_name: str) -> InputContainer:
+def open_probed(uri: str, media: MediaInfo, opener: Opener | None = None) -> InputContainer:
+    """Open a medium again as far as it was probed: up to where its clock restarts.
+
+    Args:
+        uri: as :func:`open_media` takes it.
+        media: the same file, probed.
+        opener: the same.
+
+    Raises:
+        AlignError: as :func:`open_media`.
+    """
+    return open_media(uri, first_timeline(media, opener))
+
+
+def first_timeline(media: MediaInfo, opener: Opener | None = None) -> Opener | None:
+    """Opens a probed file up to where its clock restarts; the opener given where it does not."""
+    restart = media.restart
+    if restart is None:
+        return opener
+    return lambda uri: FilePart(open_bytes(uri, opener), 0, restart.byte)
+
+
+def open_as(format_name: str, uri: str, source: str | BinaryIO) -> InputContainer:
+    """Open what is known to be of a format, by libavformat's name of its demuxer.
+
+    Raises:
+        AlignError: ``bad_container``: the header cannot be read.
+    """
     options = {"protocol_whitelist": "file", "max_streams": str(MAX_STREAMS)}
     try:
         container = av.open(

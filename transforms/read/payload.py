@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from align.transforms.read.file_part import Borrowed
+
 
 class Payload(io.RawIOBase, BinaryIO):
     """A file whose bytes may be replaced by zeros, once its header has been read.
@@ -48,6 +50,10 @@ class Payload(io.RawIOBase, BinaryIO):
     def seekable(self) -> bool:
         """Always."""
         return True
+
+    def part(self, begin: int, end: int | None) -> Borrowed:
+        """Some of the file's own bytes, never blank."""
+        return Borrowed(self._file, begin, end)
 
     def boxes(self) -> Iterator[bytes]:
         """Types of the MP4 boxes at top level; the read position is kept."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice, pairwise
 from statistics import median_low
@@ -27,6 +27,7 @@ from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.guard import Opener, open_bytes, open_media
 from align.transforms.read.payload import Payload
+from align.transforms.read.restarts import find_restart
 
 _FIRST_PACKETS = 32
 _NO_PARSE = 0x20  # AVFMT_FLAG_NOPARSE, libavformat/avformat.h
@@ -55,6 +56,19 @@ def probe_media(
             index is not of its kind; ``bad_container`` where the packets cannot be read at all.
     """
     file = Payload(open_bytes(uri, opener))
+    try:
+        media = _probed(uri, file, video_index, audio_index)
+        restart = find_restart(file.part, file.size, media, by_tables=_has_tables(media.format, file))
+        if restart is None:
+            return media
+        first = Payload(file.part(0, restart.byte))
+        return replace(_probed(uri, first, video_index, audio_index), restart=restart)
+    finally:
+        file.close()
+
+
+def _probed(uri: str, file: Payload, video_index: int | None, audio_index: int | None) -> MediaInfo:
+    """What a file says, whether its clock goes one way or not."""
     container = open_media(uri, lambda _: file)
     try:
         video = choose_stream(container, "video", video_index)
@@ -69,7 +83,11 @@ def probe_media(
         raise AlignError("bad_container", f"{uri!r} cannot be demuxed: {e.strerror}", stage="probe") from e
     finally:
         container.close()
-        file.close()
+
+
+def _has_tables(format_name: str, file: Payload) -> bool:
+    """Whether a header lists all packets, as that of an MP4 without fragments."""
+    return "mov" in format_name.split(",") and not file.is_fragmented
 
 
 def choose_stream(container: InputContainer, kind: str, index: int | None) -> Stream | None:
@@ -144,7 +162,7 @@ def _video_info(container: InputContainer, stream: VideoStream, file: Payload) -
     base = time_base(stream)
     frame_ticks = _frame_ticks(first, stream)
     start = _first_shown(container, stream, first)
-    by_tables = "mov" in container.format.name and not file.is_fragmented
+    by_tables = _has_tables(container.format.name, file)
     survey = _survey_tables(container, stream, file) if by_tables else _survey_tail(container, stream)
     # A duration far below the frame distance is a muxer's placeholder (Matroska written without one).
     end = survey.last_pts + (survey.last_ticks if 2 * survey.last_ticks >= frame_ticks else frame_ticks)

@@ -18,7 +18,7 @@ from align.transforms.align.margins import AUDIO_MARGIN_NS
 from align.transforms.read.audio import decode_audio
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.demux import WindowMedia, WindowRequest, read_media
-from align.transforms.read.guard import Opener, open_media
+from align.transforms.read.guard import Opener, open_probed
 from align.transforms.sync.clocks import ClockRow
 from align.transforms.sync.gcc_phat import COARSE_RATE, Sound
 from align.transforms.sync.sound_match import SoundMatch, heard, match
@@ -98,7 +98,7 @@ def hearing_file(uri: str, media: MediaInfo, opener: Opener | None = None) -> He
 
     def hear(spans: Sequence[TimeSpan], rate: int) -> Iterator[Sound]:
         requests = [WindowRequest(s, audio=s.widened(AUDIO_MARGIN_NS)) for s in spans]
-        with closing(open_media(uri, opener)) as container:
+        with closing(open_probed(uri, media, opener)) as container:
             offset_ns = clock_offset_ns(container)
             for found in read_media(container, replace(media, video=None), requests):
                 yield heard(_decoded(found, info, offset_ns), found.request.window, rate)
