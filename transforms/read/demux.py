@@ -28,6 +28,7 @@ from align.transforms.read.audio_packets import AudioPackets
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.frames import DecodedFrame
 from align.transforms.read.sample_table import SampleTable, Wake
+from align.transforms.read.timeline import Timeline, longest_jump_ns, one_way, tolerance_ns
 from align.transforms.read.video_targets import VideoTargets
 from align.transforms.stages import count, stage
 
@@ -144,6 +145,7 @@ class _Reader:
         self._may_seek = True
         self._sought_ns = self._start_ns
         self._sleep: Wake | None = None  # while video is stepped over: until when
+        self._video_alone_ns = 0  # how much of it came since the last sound
         self._packets_read = self._bytes_read = 0
 
     def window(self, request: WindowRequest) -> WindowMedia:
@@ -175,7 +177,19 @@ class _Reader:
         return self._video is None or not request.targets_ns or self._video.has(max(request.targets_ns))
 
     def _demux(self) -> Iterator[_AnyPacket]:
-        return cast("Iterator[_AnyPacket]", packets_of(self._container, self._streams))
+        """Packets from where the demuxer stands, up to where time would step back.
+
+        A table of all packets leaves no doubt; elsewhere large files were not read through when probed.
+        """
+        packets = cast("Iterator[_AnyPacket]", packets_of(self._container, self._streams))
+        if self._table is not None:
+            return packets
+        jump = longest_jump_ns(self._container.format.name)
+        watched = {s.index: Timeline(tolerance_ns(self._frame_ns(s)), jump) for s in self._streams}
+        return one_way(packets, watched, self._clocks)
+
+    def _frame_ns(self, stream: VideoStream | AudioStream) -> int:
+        return self._video.frame_ns if self._video is not None and stream is self._video.stream else 0
 
     def _step(self) -> None:
         """Take one packet."""
@@ -183,12 +197,14 @@ class _Reader:
         if packet is None:
             self._end()
             return
-        self._at_ns = self._packet_ns(packet, self._at_ns)
+        before_ns, self._at_ns = self._at_ns, self._packet_ns(packet, self._at_ns)
         self._packets_read += 1
         self._bytes_read += packet.size
         if self._video is not None and packet.stream_index == self._video.stream.index:
+            self._video_alone_ns += min(max(self._at_ns - before_ns, 0), NS)  # clocks may jump ahead
             self._take_video(self._video, cast("Packet[VideoStream]", packet))
         elif self._audio is not None:
+            self._video_alone_ns = 0
             self._audio.push(cast("Packet[AudioStream]", packet), self._at_ns)
             if self._audio.is_torn and self._video is not None:
                 self._go_back(self._video)
@@ -205,7 +221,9 @@ class _Reader:
                 self._go_back(video)
                 return
         video.push(packet)
-        if self._audio is not None and self._at_ns > self._audio.last_ns + _INTERLEAVE_NS:
+        if self._audio is None or self._video_alone_ns <= _INTERLEAVE_NS:
+            return
+        if self._at_ns > self._audio.last_ns + _INTERLEAVE_NS:
             self._audio.reached(self._at_ns - _INTERLEAVE_NS)
 
     def _packet_ns(self, packet: _AnyPacket, default_ns: int) -> int:

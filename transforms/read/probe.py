@@ -27,7 +27,7 @@ from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
 from align.transforms.read.guard import Opener, open_bytes, open_media
 from align.transforms.read.payload import Payload
-from align.transforms.read.restarts import find_restart
+from align.transforms.read.restarts import survey_clocks
 
 _FIRST_PACKETS = 32
 _NO_PARSE = 0x20  # AVFMT_FLAG_NOPARSE, libavformat/avformat.h
@@ -58,13 +58,22 @@ def probe_media(
     file = Payload(open_bytes(uri, opener))
     try:
         media = _probed(uri, file, video_index, audio_index)
-        restart = find_restart(file.part, file.size, media, by_tables=_has_tables(media.format, file))
-        if restart is None:
-            return media
-        first = Payload(file.part(0, restart.byte))
-        return replace(_probed(uri, first, video_index, audio_index), restart=restart)
+        clocks = survey_clocks(file.part, file.size, media, by_tables=_has_tables(media.format, file))
+        if clocks.restart is None:
+            return _sounding_until(clocks.sound_end_ns, media)
+        first = Payload(file.part(0, clocks.restart.byte))
+        return replace(_probed(uri, first, video_index, audio_index), restart=clocks.restart)
     finally:
         file.close()
+
+
+def _sounding_until(end_ns: int | None, media: MediaInfo) -> MediaInfo:
+    """The same, where sound goes on far beyond what the header tells: live and joined files."""
+    audio, offset_ns = media.audio, media.video.clock_offset_ns if media.video is not None else 0
+    if audio is None or end_ns is None or end_ns - offset_ns < audio.span.end_ns + NS:
+        return media
+    span = TimeSpan(audio.span.start_ns, end_ns - offset_ns)
+    return replace(media, audio=replace(audio, span=span))
 
 
 def _probed(uri: str, file: Payload, video_index: int | None, audio_index: int | None) -> MediaInfo:

@@ -54,8 +54,21 @@ Part = Callable[[int, int | None], Borrowed]
 """Some bytes of the file: ``part(begin, end)``."""
 
 
-def find_restart(part: Part, size: int, media: MediaInfo, *, by_tables: bool) -> ClockRestart | None:
-    """Where the first timeline of a file ends, if anything stands behind it; None where nothing does.
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What is known of a file's clock.
+
+    Attributes:
+        restart: where its first timeline ends; None where nothing stands behind that.
+        sound_end_ns: when the sound ends, container's clock; None where no packet was looked at.
+    """
+
+    restart: ClockRestart | None = None
+    sound_end_ns: int | None = None
+
+
+def survey_clocks(part: Part, size: int, media: MediaInfo, *, by_tables: bool) -> Clocks:
+    """Where the first timeline of a file ends, if anything stands behind it.
 
     Args:
         part: gives bytes of the file.
@@ -67,13 +80,13 @@ def find_restart(part: Part, size: int, media: MediaInfo, *, by_tables: bool) ->
     starts = file_starts(part(0, None), size, media.format)
     if by_tables:
         apart = [s for s in starts if not file.refers_beyond(s)]
-        return file.restart(apart[0], _Scan(), apart) if apart else None
+        return Clocks(file.restart(apart[0], _Scan(), apart) if apart else None)
     apart = list(starts) if starts and file.is_apart(starts[0]) else []
     if not starts and size > SCAN_BYTES and file.seems_ascending():
-        return None
+        return Clocks()
     scan = file.scan(0, apart[0] if apart else None)
     ends = [*apart, *(_begun(end, scan.reached, starts) for end in (scan.end,) if end is not None)]
-    return file.restart(min(ends), scan, apart) if ends else None
+    return Clocks(file.restart(min(ends), scan, apart) if ends else None, scan.sound_end_ns)
 
 
 def _begun(end: int, reached: int, starts: tuple[int, ...]) -> int:
@@ -89,11 +102,13 @@ class _Scan:
         end: the first byte behind the first timeline; None where there is only one.
         reached: where the last packet of the first timeline begins.
         lengths_ns: of the timelines, in the order of the file.
+        sound_end_ns: when the sound of the last one ends, container's clock; None without sound.
     """
 
     end: int | None = None
     reached: int = 0
     lengths_ns: list[int] = field(default_factory=list)
+    sound_end_ns: int | None = None
 
 
 @dataclass(slots=True)
@@ -189,7 +204,9 @@ class _File:
             ends += [t.behind[0][0] for t in tracks.values() if t.behind and t.end is None]
         spans = next((t.spans for t in tracks.values() if t.spans), [])
         reached = max((t.reached for t in tracks.values()), default=0)
-        return _Scan(min(ends, default=None), reached, [b - a for a, b in spans])
+        sound = next((tracks[s.index].spans for s in streams if isinstance(s, AudioStream)), [])
+        lengths = [end - start for start, end in spans]
+        return _Scan(min(ends, default=None), reached, lengths, sound[-1][1] if sound else None)
 
     def seems_ascending(self) -> bool:
         """Whether times sampled all over a large file ascend."""

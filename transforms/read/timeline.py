@@ -15,8 +15,15 @@ a row stand before the last :data:`PROOF` that were right.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
+from av.packet import Packet
+
+from align.schemas.errors import AlignError
 from align.schemas.time import NS
+
+_P = TypeVar("_P", bound="Packet[Any]")
 
 PROOF = 3
 """So many packets in a row must have stepped back."""
@@ -76,3 +83,39 @@ class Timeline:
         if time < min(self._last) - self._tolerance:
             return False
         return self._jump is None or time <= max(self._last) + self._jump
+
+
+_HELD = 1000
+"""More packets than this are not kept back for want of a proof."""
+
+
+def one_way(
+    packets: Iterable[_P], timelines: Mapping[int, Timeline], clocks: Mapping[int, Callable[[int], int]]
+) -> Iterator[_P]:
+    """The packets, as long as the time of each stream goes one way.
+
+    While a stream's last packets have stepped back, all that come are kept back: what belongs to another
+    timeline is given to nobody.
+
+    Args:
+        packets: in the order of the file.
+        timelines: by the index of the stream; others are not watched.
+        clocks: lead from each stream's ticks to nanoseconds.
+
+    Raises:
+        AlignError: ``clock_restarted``.
+    """
+    held: list[_P] = []
+    for packet in packets:
+        held.append(packet)
+        timeline = timelines.get(packet.stream_index)
+        ticks = packet.pts if packet.dts is None else packet.dts
+        if timeline is None or ticks is None:
+            pass
+        elif timeline.ends_before(clocks[packet.stream_index](ticks)):
+            detail = f"the clock of stream {packet.stream_index} restarts before byte {packet.pos}"
+            raise AlignError("clock_restarted", f"{detail}; cut the file there to use both parts")
+        if len(held) > _HELD or not any(t.behind for t in timelines.values()):
+            yield from held
+            held.clear()
+    yield from held
