@@ -13,6 +13,32 @@ from align.schemas.wire import OMIT_NONE
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A stretch of a track's media, as it is shown.
+
+    Attributes:
+        span: when, recording clock.
+        offset_ns: subtracted from media times to give recording times.
+    """
+
+    span: TimeSpan
+    offset_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """An edit list that is applied by us: the file is to be read by media time.
+
+    Attributes:
+        media: what the media hold, by media time.
+        pieces: what is shown of them, ascending and disjoint on the recording clock.
+    """
+
+    media: TimeSpan
+    pieces: tuple[Edit, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """A video stream, from its header and index.
 
@@ -29,6 +55,7 @@ class VideoInfo:
         sample_aspect: width of a pixel over its height.
         shortfall_ns: how much of what the header promises, at its end, is not in the file; 0 where it does
             not say.
+        edits: of several stretches; None where libavformat applies the edit list.
     """
 
     index: int
@@ -45,11 +72,12 @@ class VideoInfo:
     bytes_per_s: float = 0.0
     sample_aspect: Fraction = Fraction(1)
     shortfall_ns: int = 0
+    edits: Edits | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """An audio stream, from its header. ``span`` is on the recording clock."""
+    """An audio stream, from its header. ``span`` is on the recording clock; ``edits`` as of a video."""
 
     index: int
     codec: str
@@ -57,6 +85,7 @@ class AudioInfo:
     channels: int
     time_base: Fraction
     span: TimeSpan
+    edits: Edits | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +116,11 @@ class MediaInfo:
     audio: AudioInfo | None
     streams: tuple[str, ...] = ()
     restart: ClockRestart | None = field(default=None, metadata=OMIT_NONE)
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether edit lists are applied by us, so that the file is to be opened without them."""
+        return any(info is not None and info.edits is not None for info in (self.video, self.audio))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A clock that begins again in a file: what stands behind it is never shown, and never passed over in silence.
+"""A clock that begins again in a file: what stands behind it is never shown, never passed over in silence.
 
 Files are joined of parts with numbered frames and a sound of the part's own, so that each window says by its
 picture and its sound what it holds.
@@ -6,14 +6,13 @@ picture and its sound what it holds.
 
 import io
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import soundfile
-from benchmarks.proof.numbered import CONTAINERS, FPS, Part, heard_part, write_parts
-from benchmarks.proof.truth import number_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +27,8 @@ from align.transforms.read import restarts
 from align.transforms.read.joined import file_starts
 from align.transforms.read.probe import probe_media
 from align.transforms.read.timeline import Timeline, longest_jump_ns, tolerance_ns
+from benchmarks.proof.numbered import CONTAINERS, FPS, Part, heard_part, write_parts
+from benchmarks.proof.truth import number_in
 
 OPTIONS = AlignOptions(
     window_ns=NS // 2, stride_ns=NS // 2, image_size=32, jpeg_quality=95, require=(), min_coverage=0.05
@@ -265,7 +266,7 @@ def test_known_files_show_their_first_part_alone(shared_data, name):
         bars = pixels.reshape(pixels.shape[0], 16, -1).mean(axis=(0, 2)) > 127
         numbers.append(int((bars << np.arange(16)[::-1]).sum()))
     assert len(numbers) == 8
-    assert all(b > a for a, b in zip(numbers, numbers[1:], strict=False))
+    assert all(b > a for a, b in pairwise(numbers))
     assert max(numbers) < 120
 
 
@@ -307,7 +308,7 @@ def test_windows_of_any_joining_hold_one_timeline_and_every_lost_second_is_told(
         name == "AVI" or parts[kept].start_s > parts[kept - 1].start_s + parts[kept - 1].seconds
     ):
         kept += 1
-    plan, items = read(path)
+    _, items = read(path)
     assert not any(isinstance(i, Fault) for i in items)
     found = judged(items, parts)
     assert found.keys() <= set(range(kept))

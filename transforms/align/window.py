@@ -18,8 +18,8 @@ from align.transforms.align.image import encode_jpeg, upright_picture
 from align.transforms.align.imu import window_imu
 from align.transforms.align.text import narrations_in, strip_tags
 from align.transforms.plan.windows import sample_key
-from align.transforms.read.audio import decode_audio
 from align.transforms.read.demux import WindowMedia
+from align.transforms.read.edited import decode_sound
 from align.transforms.read.frames import DecodedFrame
 from align.transforms.stages import count, stage
 
@@ -128,7 +128,10 @@ class WindowBuilder:
         frame = self._media.frames[self._media.request.targets_ns.index(target)]
         if frame is not None or self._is_redacted(target):
             return Reason.REDACTED  # a frame that is there and yet gave no picture was blanked
-        return Reason.DECODE_ERROR if self._media.frame_error else Reason.NO_COVERAGE
+        if self._media.frame_error:
+            return Reason.DECODE_ERROR
+        video = self._segment.media.video  # inside of it, an edit list may show nothing for a while
+        return Reason.GAP if video is not None and video.span.holds(target) else Reason.NO_COVERAGE
 
     def _is_redacted(self, time_ns: int) -> bool:
         return any(span.holds(time_ns) for span in self._recording.redacted)
@@ -141,7 +144,7 @@ class WindowBuilder:
         offset = self._clock_offset_ns
         try:
             with stage("decode"):
-                track = decode_audio(self._media.audio_packets, stream, info, span, clock_offset_ns=offset)
+                track = decode_sound(self._media, stream, info, offset)
         except AlignError:
             self._missing["audio"] = Reason.DECODE_ERROR
             return None

@@ -9,8 +9,7 @@ over the video. What a window gets does not depend on which other windows are re
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TypeAlias, TypeVar, cast
 
@@ -23,14 +22,18 @@ from av.video.stream import VideoStream
 
 from align.schemas.errors import AlignError
 from align.schemas.media import MediaInfo
-from align.schemas.time import NS, TimeSpan, tick_clock
+from align.schemas.time import NS, tick_clock
 from align.transforms.read.audio_packets import AudioPackets
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
+from align.transforms.read.edited import read_edited
 from align.transforms.read.frames import DecodedFrame
+from align.transforms.read.requests import WindowMedia, WindowRequest
 from align.transforms.read.sample_table import SampleTable, Wake
 from align.transforms.read.timeline import Timeline, longest_jump_ns, one_way, tolerance_ns
 from align.transforms.read.video_targets import VideoTargets
 from align.transforms.stages import count, stage
+
+__all__ = ["WindowMedia", "WindowRequest", "read_media"]
 
 _S = TypeVar("_S", VideoStream, AudioStream)
 _AnyPacket: TypeAlias = "Packet[VideoStream] | Packet[AudioStream]"
@@ -45,40 +48,6 @@ _NEVER_NS = 1 << 62
 
 _LANDING_PACKETS = 2000
 _BACKOFF_NS = (0, NS, 4 * NS, 16 * NS, 64 * NS)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowRequest:
-    """What a window wants of a file.
-
-    Attributes:
-        window: the window, recording clock.
-        targets_ns: instants whose frames are wanted, recording clock.
-        audio: the span of audio wanted, margins included; None without audio.
-    """
-
-    window: TimeSpan
-    targets_ns: tuple[int, ...] = ()
-    audio: TimeSpan | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WindowMedia:
-    """What a file holds for a window.
-
-    Attributes:
-        frames: one for each target; None where none could be had.
-        audio_packets: what covers the audio asked for, one packet more, and a pre-roll before it. The first
-            packet depends on the stream and the window alone.
-        audio_stream: the stream of the packets.
-        frame_error: why a frame that the header promises is None or replaced by the one before it, else "".
-    """
-
-    request: WindowRequest
-    frames: tuple[DecodedFrame | None, ...]
-    audio_packets: tuple[Packet[AudioStream], ...] = ()
-    audio_stream: AudioStream | None = None
-    frame_error: str = ""
 
 
 def read_media(
@@ -101,7 +70,22 @@ def read_media(
     Raises:
         AlignError: ``no_such_stream`` where the file has not the streams that were probed.
     """
-    reader = _Reader(container, media, requests, max_pixels)
+    if not media.is_edited:
+        yield from _read(
+            _Reader(container, media, requests, max_pixels, clock_offset_ns(container)), requests
+        )
+        return
+
+    def read(alone: MediaInfo, request: WindowRequest, offset_ns: int) -> WindowMedia:
+        rewind(container)
+        (found,) = _read(_Reader(container, alone, [request], max_pixels, offset_ns), [request])
+        return found
+
+    sound = _stream(container, media.audio.index, AudioStream) if media.audio is not None else None
+    yield from read_edited(read, media, requests, sound)
+
+
+def _read(reader: _Reader, requests: Iterable[WindowRequest]) -> Iterator[WindowMedia]:
     for request in requests:
         with stage("read"):
             found = reader.window(request)
@@ -118,9 +102,9 @@ class _Reader:
         media: MediaInfo,
         requests: Sequence[WindowRequest],
         max_pixels: int | None,
+        offset: int,
     ) -> None:
         self._container = container
-        offset = clock_offset_ns(container)
         self._video = self._table = self._audio = None
         if media.video is not None:
             video = _stream(container, media.video.index, VideoStream)

@@ -118,12 +118,13 @@ def open_bytes(uri: str, opener: Opener | None = None) -> BinaryIO:
         raise AlignError("unreadable_file", f"{uri!r} cannot be opened: {_why(e)}", stage="probe") from e
 
 
-def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
+def open_media(uri: str, opener: Opener | None = None, *, by_media_time: bool = False) -> InputContainer:
     """Open a medium with the demuxer that its first bytes call for.
 
     Args:
         uri: a local path, or whatever ``opener`` understands.
         opener: opens the URI as a seekable file object; None reads a local path.
+        by_media_time: leave the edit lists of an MP4 to the caller.
 
     Raises:
         AlignError: ``missing_file``, ``not_a_file``, ``empty_file``, ``unreadable_file``,
@@ -142,13 +143,13 @@ def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
         code, what = ("unknown_format", "is no accepted medium") if head else ("empty_file", "holds no bytes")
         raise AlignError(code, f"{uri!r} {what}", stage="probe")
     if opener is not None:
-        return open_as(format_name, uri, source)
+        return open_as(format_name, uri, source, by_media_time=by_media_time)
     source.close()
-    return open_as(format_name, uri, "file:" + local_file(uri))
+    return open_as(format_name, uri, "file:" + local_file(uri), by_media_time=by_media_time)
 
 
 def open_probed(uri: str, media: MediaInfo, opener: Opener | None = None) -> InputContainer:
-    """Open a medium again as far as it was probed: up to where its clock restarts.
+    """Open a medium again as it was probed: up to where its clock restarts, with or without edit lists.
 
     Args:
         uri: as :func:`open_media` takes it.
@@ -158,7 +159,7 @@ def open_probed(uri: str, media: MediaInfo, opener: Opener | None = None) -> Inp
     Raises:
         AlignError: as :func:`open_media`.
     """
-    return open_media(uri, first_timeline(media, opener))
+    return open_media(uri, first_timeline(media, opener), by_media_time=media.is_edited)
 
 
 def first_timeline(media: MediaInfo, opener: Opener | None = None) -> Opener | None:
@@ -169,13 +170,17 @@ def first_timeline(media: MediaInfo, opener: Opener | None = None) -> Opener | N
     return lambda uri: FilePart(open_bytes(uri, opener), 0, restart.byte)
 
 
-def open_as(format_name: str, uri: str, source: str | BinaryIO) -> InputContainer:
+def open_as(
+    format_name: str, uri: str, source: str | BinaryIO, *, by_media_time: bool = False
+) -> InputContainer:
     """Open what is known to be of a format, by libavformat's name of its demuxer.
 
     Raises:
         AlignError: ``bad_container``: the header cannot be read.
     """
     options = {"protocol_whitelist": "file", "max_streams": str(MAX_STREAMS)}
+    if by_media_time:
+        options["ignore_editlist"] = "1"
     try:
         container = av.open(
             source, mode="r", format=format_name, container_options=options, metadata_errors="replace"

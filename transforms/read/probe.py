@@ -25,6 +25,13 @@ from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
+from align.transforms.read.edit_lists import (
+    EditList,
+    edit_lists,
+    edited_audio,
+    edited_video,
+    refuse_speed,
+)
 from align.transforms.read.guard import Opener, open_bytes, open_media
 from align.transforms.read.payload import Payload
 from align.transforms.read.restarts import survey_clocks
@@ -82,16 +89,62 @@ def _probed(uri: str, file: Payload, video_index: int | None, audio_index: int |
     try:
         video = choose_stream(container, "video", video_index)
         audio = choose_stream(container, "audio", audio_index)
-        return MediaInfo(
-            format=container.format.name,
-            video=_video_info(container, video, file) if isinstance(video, VideoStream) else None,
-            audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
-            streams=tuple(_describe(s) for s in container.streams),
-        )
+        lists = _edit_lists(container, file)
+        for stream in (video, audio):
+            if stream is not None:
+                refuse_speed(lists, stream.id, stream.type)
+        if not all(lists[s.id].is_plain for s in (video, audio) if s is not None and s.id in lists):
+            indexes = [None if s is None else s.index for s in (video, audio)]
+            container.close()
+            file.seek(0)
+            container = open_media(uri, lambda _: file, by_media_time=True)
+            return _edited(container, file, lists, *indexes)
+        return _described(container, file, video, audio)
     except av.error.FFmpegError as e:
         raise AlignError("bad_container", f"{uri!r} cannot be demuxed: {e.strerror}", stage="probe") from e
     finally:
         container.close()
+
+
+def _described(
+    container: InputContainer, file: Payload, video: Stream | None, audio: Stream | None
+) -> MediaInfo:
+    return MediaInfo(
+        format=container.format.name,
+        video=_video_info(container, video, file) if isinstance(video, VideoStream) else None,
+        audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
+        streams=tuple(_describe(s) for s in container.streams),
+    )
+
+
+def _edit_lists(container: InputContainer, file: Payload) -> dict[int, EditList]:
+    if not _has_tables(container.format.name, file):
+        return {}
+    whole = file.part(0, None)
+
+    def read(at: int, size: int) -> bytes:
+        whole.seek(at)
+        return whole.read(size)
+
+    return edit_lists(read, file.size)
+
+
+def _edited(
+    container: InputContainer,
+    file: Payload,
+    lists: dict[int, EditList],
+    video: int | None,
+    audio: int | None,
+) -> MediaInfo:
+    """The same, of a file that was opened without its edit lists; they are applied to what is found."""
+    streams = [None if index is None else container.streams[index] for index in (video, audio)]
+    media = _described(container, file, *streams)
+    shown, played = media.video, media.audio
+    if shown is not None:
+        shown = edited_video(shown, lists.get(container.streams[shown.index].id))
+    if played is not None:
+        played = edited_audio(played, lists.get(container.streams[played.index].id))
+    return replace(media, video=shown, audio=played)
 
 
 def _has_tables(format_name: str, file: Payload) -> bool:

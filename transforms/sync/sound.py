@@ -15,9 +15,9 @@ from align.schemas.media import AudioInfo, AudioTrack, MediaInfo
 from align.schemas.recording import SyncStatus
 from align.schemas.time import NS, TimeSpan
 from align.transforms.align.margins import AUDIO_MARGIN_NS
-from align.transforms.read.audio import decode_audio
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.demux import WindowMedia, WindowRequest, read_media
+from align.transforms.read.edited import decode_sound
 from align.transforms.read.guard import Opener, open_probed
 from align.transforms.sync.clocks import ClockRow
 from align.transforms.sync.gcc_phat import COARSE_RATE, Sound
@@ -110,11 +110,9 @@ def _decoded(found: WindowMedia, info: AudioInfo, offset_ns: int) -> AudioTrack:
     """A window's sound; silence where it cannot be decoded: that costs no more than the window."""
     span = found.request.audio
     assert span is not None
-    if found.audio_stream is not None and found.audio_packets:
+    if found.audio_stream is not None and (found.audio_packets or found.audio_pieces):
         try:
-            return decode_audio(
-                found.audio_packets, found.audio_stream, info, span, clock_offset_ns=offset_ns
-            )
+            return decode_sound(found, found.audio_stream, info, offset_ns)
         except AlignError:
             pass
     return AudioTrack(info.rate or COARSE_RATE, Fraction(span.start_ns), np.empty(0, np.float32))
