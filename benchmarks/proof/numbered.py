@@ -189,3 +189,53 @@ def _explained(pcm: Floats, angles: Floats) -> float:
     basis = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
     fit, *_ = np.linalg.lstsq(basis, pcm, rcond=None)
     return 1 - float(((pcm - basis @ fit) ** 2).sum() / max((pcm**2).sum(), 1e-12))
+
+
+Stretch = tuple[Fraction, Fraction | None]
+"""Seconds shown, and from which second of the part on; None shows nothing."""
+
+
+def with_edits(data: bytes, video: Sequence[Stretch], audio: Sequence[Stretch]) -> bytes:
+    """An MP4 or MOV of one part whose tracks have other edit lists (ISO/IEC 14496-12, 8.6.6).
+
+    Its ``moov`` is the last box, so that no offset moves. What the writer's own list skips (priming, and how
+    long the first picture is reordered) is skipped here, too.
+    """
+    at = data.rindex(b"moov") - 4
+    return data[:at] + _box(b"moov", _edited(data[at + 8 :], iter((video, audio))))
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def _children(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 8], data[at + 8 : at + size]
+        at += size
+
+
+def _edited(movie: bytes, lists: Iterator[Sequence[Stretch]]) -> bytes:
+    scale = int.from_bytes(dict(_children(movie))[b"mvhd"][12:16], "big")
+    return b"".join(
+        _box(kind, _with_list(content, scale, next(lists)) if kind == b"trak" else content)
+        for kind, content in _children(movie)
+    )
+
+
+def _with_list(track: bytes, movie_scale: int, stretches: Sequence[Stretch]) -> bytes:
+    inside = dict(_children(track))
+    scale = int.from_bytes(dict(_children(inside[b"mdia"]))[b"mdhd"][12:16], "big")
+    own = dict(_children(inside.get(b"edts", b""))).get(b"elst", bytes(20))
+    skipped = int.from_bytes(own[-8:-4], "big")
+    entries = b"".join(
+        round(length * movie_scale).to_bytes(4, "big")
+        + (-1 if start is None else skipped + round(start * scale)).to_bytes(4, "big", signed=True)
+        + b"\0\1\0\0"
+        for length, start in stretches
+    )
+    edts = _box(b"edts", _box(b"elst", bytes(4) + len(stretches).to_bytes(4, "big") + entries))
+    boxes = [_box(kind, content) for kind, content in _children(track) if kind != b"edts"]
+    return b"".join([*boxes[:1], edts, *boxes[1:]])
