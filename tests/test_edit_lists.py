@@ -32,7 +32,7 @@ from benchmarks.proof.truth import number_in
 
 PART = Part(0, 120, 3)
 OPTIONS = AlignOptions(
-    window_ns=NS // 2, stride_ns=NS // 5, image_size=32, jpeg_quality=95, frames=3, audio_rate=48_000,
+    window_ns=NS // 2, stride_ns=NS // 3, image_size=32, jpeg_quality=95, frames=3, audio_rate=48_000,
     require=(), min_coverage=0.05,
 )  # fmt: skip
 MP4, MOV = CONTAINERS["MP4"], CONTAINERS["MOV"]
@@ -49,7 +49,7 @@ EDITS = {
     "an earlier one later": [(F(1), F(5, 2)), (F(1), F(1, 2))],
     "nothing first": [(F(1, 2), None), (F(1), F(1)), (F(1), F(3))],
     "nothing between": [(F(1), F(1)), (F(7, 10), None), (F(1), F(3))],
-    "within frames": [(F(47, 60), F(61, 60)), (F(1), F(151, 60))],
+    "within frames": [(F(783, 1000), F(61, 60)), (F(1), F(151, 60))],
 }
 
 
@@ -169,9 +169,9 @@ def test_a_window_does_not_depend_on_those_around_it(tmp_path, plain):
     _, whole = read(path)
     stream = Stream("video", str(path), path.name)
     recording = Recording("edited", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("edited", "/", "", OPTIONS, segment_s=0.3, isolate=False)
+    config = RunConfig("edited", "/", "", OPTIONS, segment_s=1.0, isolate=False)
     plan = plan_recording(recording, config)
-    assert len(plan.segments) > 3
+    assert len(plan.segments) > 1
     pieces = [i for s in plan.segments for i in align_segment(s, OPTIONS, "0" * 64)]
     assert [(i.key, i.image, i.frames, i.audio) for i in pieces] == [
         (i.key, i.image, i.frames, i.audio) for i in whole
@@ -230,7 +230,7 @@ _TENTHS = st.integers(2, 12).map(lambda n: F(n, 10))
 _STRETCH = st.tuples(_TENTHS, st.one_of(st.none(), st.integers(0, 27).map(lambda n: F(n, 10))))
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(edits=st.lists(_STRETCH, min_size=2, max_size=5), source=st.sampled_from(sorted(SOURCES)))
 def test_any_edit_list_is_followed(edited, plain, edits, source):
     if sum(start is not None for _, start in edits) < 2:

@@ -5,8 +5,8 @@ picture and its sound what it holds.
 """
 
 import io
+from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -47,12 +47,12 @@ WRAP_S = Fraction(1 << 33, 90_000)
         ([0, 1, 2, 3, 4, 5, 6], None),
         ([0, 3, 1, 2, 6, 4, 5, 9, 7, 8], None),  # reordered
         ([0, 8, 4, 2, 1, 3, 6, 5, 7, 16, 12, 10, 9, 11, 14, 13, 15], None),  # in three layers
-        ([0, 10, 20, 30, 0, 10, 20], 4),
+        ([0, 10, 20, 30, 40, 50, 0, 10, 20], 6),
         ([0, 10, 20, 30, 0, 40, 50], None),  # one damaged time
         ([0, 10, 20, 90, 30, 40, 50], None),
         ([0, 10, 20, 90, 95, 30, 40, 50], None),
         ([0, 10, 20, 30, 1000, 1010, 1020], None),
-        ([0, 10, 20, 30, 0, 10, 40, 0, 10, 20], 7),
+        ([0, 10, 20, 30, 40, 0, 10, 50, 60, 0, 10, 20], 9),
         ([50, 0, 1, 2, 3], None),  # the first time is damaged
         ([0, 1], None),
         ([], None),
@@ -117,8 +117,9 @@ def judged(items, parts):
         place = next(n for n, p in enumerate(parts) if p.first <= number < p.first + p.frames)
         at = item.image.time_ns / NS - (number - parts[place].first) / FPS
         assert at == pytest.approx(found.setdefault(place, at), abs=2e-3)
-        stale = item.window.center_ns - item.image.time_ns > 2 * NS / FPS
-        if item.audio is not None and not stale and item.quality.audio_coverage > 0.999:
+        shown_s = (number - parts[place].first) / FPS
+        inside = 0.1 < shown_s < parts[place].seconds - 0.1 and item.quality.image_offset_ns > -2 * NS / FPS
+        if item.audio is not None and inside and item.quality.audio_coverage > 0.999:
             pcm, rate = soundfile.read(io.BytesIO(item.audio.data))
             assert heard_part(pcm, rate, [p.seed for p in parts]) == parts[place].seed
     return found
@@ -164,9 +165,9 @@ def test_a_clock_that_steps_back_a_second_is_noticed(tmp_path, name):
 def test_a_clock_that_jumps_ahead_is_followed(tmp_path, name, ahead_s):
     later = Part(200, 72, 5, start_s=FIRST.seconds + ahead_s)
     path = write_parts([FIRST, later], CONTAINERS[name], tmp_path / "ahead")
-    plan, items = read(
-        path, AlignOptions(**{**OPTIONS_DICT, "stride_ns": (NS // 2) * (1 if ahead_s < 99 else 3)})
-    )
+    # one window in twenty stands in the second part, well inside of it
+    plan, items = read(path, replace(OPTIONS, stride_ns=int((later.start_s + 1) * NS) // 20))
+    assert len(items) == 21
     assert not notes(plan)
     found = judged(items, [FIRST, later])
     assert found.keys() == {0, 1}
@@ -174,15 +175,12 @@ def test_a_clock_that_jumps_ahead_is_followed(tmp_path, name, ahead_s):
     assert found[1] - found[0] == pytest.approx(later.start_s, abs=shift)
 
 
-OPTIONS_DICT = {f: getattr(OPTIONS, f) for f in OPTIONS.__dataclass_fields__}
-
-
 def test_avi_has_no_clock_of_its_own_and_goes_on_in_a_second_file(tmp_path):
     path = write_parts([FIRST, SECOND], CONTAINERS["AVI"], tmp_path / "joined")
     plan, items = read(path)
     assert not notes(plan)
     assert len(items) == (FIRST.frames + SECOND.frames) // (FPS // 2)
-    assert judged(items, [FIRST, SECOND]) == {0: 0.0, 1: pytest.approx(float(FIRST.seconds), abs=1e-6)}
+    assert judged(items, [FIRST, SECOND]) == pytest.approx({0: 0.0, 1: float(FIRST.seconds)}, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["MPEG-TS", "MPEG-PS"])
@@ -263,11 +261,9 @@ def test_known_files_show_their_first_part_alone(shared_data, name):
     numbers = []
     for item in items:
         pixels = cv2.imdecode(np.frombuffer(item.image.data, np.uint8), cv2.IMREAD_GRAYSCALE)
-        bars = pixels.reshape(pixels.shape[0], 16, -1).mean(axis=(0, 2)) > 127
-        numbers.append(int((bars << np.arange(16)[::-1]).sum()))
-    assert len(numbers) == 8
-    assert all(b > a for a, b in pairwise(numbers))
-    assert max(numbers) < 120
+        bits = pixels[2, 2::4][:16:2] > 127  # eight blocks in its top rows
+        numbers.append(int((bits << np.arange(8)).sum()))
+    assert numbers == [7 + 15 * n for n in range(8)]
 
 
 def test_a_segment_of_any_length_gives_the_same(tmp_path):
@@ -286,7 +282,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("any")
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=16, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(CONTAINERS)),
     frames=st.lists(st.integers(20, 60), min_size=1, max_size=3),

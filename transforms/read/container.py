@@ -57,4 +57,7 @@ def packets_of(container: InputContainer, streams: Sequence[Stream]) -> Iterator
 
 def rewind(container: InputContainer) -> None:
     """Go back to the first packet, which may stand before time 0."""
-    container.seek(min(container.start_time or 0, 0) - 60_000_000)
+    try:
+        container.seek(min(container.start_time or 0, 0) - 60_000_000)
+    except av.error.FFmpegError:  # FLV refuses a time before the first that it has seen
+        container.seek(0, unsupported_byte_offset=True)

@@ -117,7 +117,7 @@ def _flv(read: Read, size: int) -> Iterator[int]:
 def _ogg(read: Read, size: int) -> Iterator[int]:
     """A page that begins a logical stream after pages of others have come (RFC 3533, 4)."""
     at, data = 0, False
-    while len(head := read(at, 27)) == 27 and head[:4] == b"OggS":
+    while at + 27 <= size and len(head := read(at, 27)) == 27 and head[:4] == b"OggS":
         begins = bool(head[5] & 0x02)
         if begins and data:
             yield at
@@ -129,7 +129,7 @@ def _ogg(read: Read, size: int) -> Iterator[int]:
 def _riffs(read: Read, size: int) -> Iterator[int]:
     """A further ``RIFF`` of type ``AVI ``; those of type ``AVIX`` go on with the first (OpenDML)."""
     at = 0
-    while len(head := read(at, 12)) == 12 and head[:4] == b"RIFF":
+    while at + 12 <= size and len(head := read(at, 12)) == 12 and head[:4] == b"RIFF":
         if head[8:] == b"AVI ":
             yield at
         length = int.from_bytes(head[4:8], "little")

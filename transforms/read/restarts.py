@@ -119,6 +119,7 @@ class _Track:
     clock: Callable[[int], int]
     timeline: Timeline = field(init=False)
     spans: list[tuple[int, int]] = field(default_factory=list)
+    idle: list[int] = field(default_factory=list)
     behind: list[tuple[int, int, int]] = field(default_factory=list)
     end: int | None = None
     reached: int = 0
@@ -142,14 +143,24 @@ class _Track:
         if ends:
             self.end = self.behind[0][0] if self.end is None else self.end
             self.timeline = self.new()
-            self.spans.append(self.behind[0][1:])
+            self.spans.append((self.behind[0][1], self.behind[0][1]))
+            self.idle.append(0)
             for _, start, end in self.behind:
                 self._extend(start, end)
             self.behind.clear()
 
     def _extend(self, start: int, end: int) -> None:
-        low, high = self.spans.pop() if self.spans else (start, end)
-        self.spans.append((min(low, start), max(high, end)))
+        if not self.spans:
+            self.spans.append((start, start))
+            self.idle.append(0)
+        low, high = self.spans[-1]
+        self.idle[-1] += start - high if start - high > NS else 0
+        self.spans[-1] = min(low, start), max(high, end)
+
+    @property
+    def lengths_ns(self) -> list[int]:
+        """How much was recorded on each timeline: jumps ahead are not."""
+        return [high - low - idle for (low, high), idle in zip(self.spans, self.idle, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +213,9 @@ class _File:
         ends = [t.end for t in tracks.values() if t.end is not None]
         if ends:  # what another stream has begun, too few packets prove
             ends += [t.behind[0][0] for t in tracks.values() if t.behind and t.end is None]
-        spans = next((t.spans for t in tracks.values() if t.spans), [])
+        lengths = next((t.lengths_ns for t in tracks.values() if t.spans), [])
         reached = max((t.reached for t in tracks.values()), default=0)
         sound = next((tracks[s.index].spans for s in streams if isinstance(s, AudioStream)), [])
-        lengths = [end - start for start, end in spans]
         return _Scan(min(ends, default=None), reached, lengths, sound[-1][1] if sound else None)
 
     def seems_ascending(self) -> bool:
