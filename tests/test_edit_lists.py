@@ -74,17 +74,17 @@ def check_pictures(item, edits):
     targets = [item.window.center_ns] + [
         item.window.start_ns + round(item.window.length_ns * F(2 * i + 1, 6)) for i in range(3)
     ]
-    dues = [picture_due(edits, t) for t in targets]
-    assert (item.image is None) == (dues[0] is None)
+    dues = [[picture_due(edits, t + ns) for ns in (0, -2, 2)] for t in targets]  # either, at a frame's edge
+    assert (item.image is None) == (dues[0][0] is None)
     if item.image is None:
         assert item.missing["image"] == "gap"
-    pictures = [item.image, *item.frames]
-    expected = [d for d in dues if d is not None]
-    got = [p for p in pictures if p is not None]
+    expected = [d for d in dues if d[0] is not None]
+    got = [p for p in (item.image, *item.frames) if p is not None]
     assert len(got) == len(expected)
-    for picture, (number, time_ns) in zip(got, expected, strict=True):
-        assert number_in(cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)) == number
-        assert abs(picture.time_ns - time_ns) <= 34_000  # edit lists tick in ms here, and B-frames too
+    for picture, either in zip(got, expected, strict=True):
+        number = number_in(cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR))
+        meant = [time_ns for n, time_ns in (d for d in either if d is not None) if n == number]
+        assert any(abs(picture.time_ns - time_ns) <= 2 for time_ns in meant)
 
 
 def check_sound(item, edits):
