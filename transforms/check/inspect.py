@@ -19,6 +19,7 @@ from align.schemas.errors import AlignError
 from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.guard import open_media
+from align.transforms.read.timeline import Timeline, tolerance_ns
 from align.transforms.tables.table import survey_imu
 
 # A packet that starts later than this after the end of the one before leaves a gap.
@@ -51,6 +52,16 @@ class _Times:
     spans: list[TimeSpan] = field(default_factory=list)
     keyframes: int = 0
     corrupt: int = 0
+    frame_ns: int = 0
+    restarts: int = 0
+    timeline: Timeline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timeline = self.new()
+
+    def new(self) -> Timeline:
+        """What watches that time goes one way."""
+        return Timeline(tolerance_ns(self.frame_ns))
 
 
 def inspect_media(path: str) -> tuple[StreamView, ...]:
@@ -61,7 +72,7 @@ def inspect_media(path: str) -> tuple[StreamView, ...]:
     """
     with closing(open_media(path)) as container:
         offset = clock_offset_ns(container)
-        times = {s.index: _Times() for s in container.streams}
+        times = {s.index: _Times(frame_ns=_frame_ns(s)) for s in container.streams}
         fault = _gather(container, times, offset)
         views = [_view(s, times[s.index], offset, fault) for s in container.streams]
     table = Path(path).parent.parent / "imu" / f"{Path(path).stem}.csv"
@@ -89,11 +100,19 @@ def _gather(container: av.container.InputContainer, times: dict[int, _Times], of
             start = ticks_to_ns(packet.pts, base) - offset
             found = times[packet.stream_index]
             found.spans.append(TimeSpan(start, start + max(ticks_to_ns(packet.duration or 0, base), 0)))
+            decoded = start if packet.dts is None else ticks_to_ns(packet.dts, base) - offset
+            if found.timeline.ends_before(decoded):
+                found.restarts, found.timeline = found.restarts + 1, found.new()
             found.keyframes += packet.is_keyframe
             found.corrupt += packet.is_corrupt
     except av.error.FFmpegError as error:
         return f"reading stopped: {error.strerror}"
     return None
+
+
+def _frame_ns(stream: av.stream.Stream) -> int:
+    rate = stream.average_rate if isinstance(stream, av.VideoStream) else None
+    return round(NS / rate) if rate else 0
 
 
 def _view(stream: av.stream.Stream, times: _Times, offset: int, fault: str | None) -> StreamView:
@@ -103,6 +122,8 @@ def _view(stream: av.stream.Stream, times: _Times, offset: int, fault: str | Non
     faults = [fault] if fault else []
     if times.corrupt:
         faults.append(f"{times.corrupt} corrupt packets")
+    if times.restarts:
+        faults.append(f"clock restarts: {times.restarts}; only what precedes the first is used")
     if not times.spans:
         return StreamView(name, None, ("no packets",), faults=tuple(faults))
     times.spans.sort()

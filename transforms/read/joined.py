@@ -14,6 +14,10 @@ Read = Callable[[int, int], bytes]
 """Bytes at an offset: ``read(at, size)``; fewer at the file's end."""
 
 
+_MOST_LOOKS = 4_000_000
+"""So many headers a file may have: ten hours of FLV have 3 million tags. Garbage may look like more."""
+
+
 def file_starts(file: BinaryIO, size: int, format_name: str) -> tuple[int, ...]:
     """Where a further file begins, ascending; none in most files.
 
@@ -25,9 +29,11 @@ def file_starts(file: BinaryIO, size: int, format_name: str) -> tuple[int, ...]:
     found = next((walk for name, walk in _WALKS.items() if name in format_name.split(",")), None)
     if found is None:
         return ()
-    kept = file.tell()
+    kept, looks = file.tell(), iter(range(_MOST_LOOKS))
 
     def read(at: int, count: int) -> bytes:
+        if next(looks, None) is None:
+            return b""
         file.seek(at)
         return file.read(count)
 
