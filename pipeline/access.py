@@ -166,9 +166,10 @@ def _gyro_rows(stream: Stream, where: ImuRange, span: TimeSpan, config: Access) 
     return ImuTrack(times, values, *nothing, where.gyro_rate_hz, where.accl_rate_hz, joints)
 
 
-def looking(stream: Stream, video: VideoInfo, config: Access) -> Look:
+def looking(stream: Stream, media: MediaInfo, config: Access) -> Look:
     """Looks at what moves in windows of a video: see :func:`align.transforms.sync.picture.look`."""
-    request = {"uri": allowed(stream, config), "video": to_plain(video)}
+    video = usable_video(stream, media, config)
+    request = {"uri": allowed(stream, config), "media": to_plain(media)}
     request |= {"max_pixels": config.options.max_pixels}
     pixels = video.width * video.height
 

@@ -14,6 +14,32 @@ from align.schemas.wire import OMIT_NONE
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A stretch of a track's media, as it is shown.
+
+    Attributes:
+        span: when, recording clock.
+        offset_ns: subtracted from media times to give recording times.
+    """
+
+    span: TimeSpan
+    offset_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """An edit list that is applied by us: the file is to be read by media time.
+
+    Attributes:
+        media: what the media hold, by media time.
+        pieces: what is shown of them, ascending and disjoint on the recording clock.
+    """
+
+    media: TimeSpan
+    pieces: tuple[Edit, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """A video stream, from its header and index.
 
@@ -36,6 +62,7 @@ class VideoInfo:
         is_reconfigured: packets refer to several sets of decoder parameters.
         has_layers: further views are coded beside the base view, which is what is decoded (MV-HEVC).
         slow_age_ns: three median distances of the recording's frames, where that is more than a second.
+        edits: of several stretches; None where libavformat applies the edit list.
     """
 
     index: int
@@ -57,6 +84,7 @@ class VideoInfo:
     is_reconfigured: bool | None = field(default=None, metadata=OMIT_NONE)
     has_layers: bool | None = field(default=None, metadata=OMIT_NONE)
     slow_age_ns: int | None = field(default=None, metadata=OMIT_NONE)
+    edits: Edits | None = field(default=None, metadata=OMIT_NONE)
 
     @property
     def max_age_ns(self) -> int:
@@ -66,7 +94,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """An audio stream, from its header. ``span`` is on the recording clock."""
+    """An audio stream, from its header. ``span`` is on the recording clock; ``edits`` as of a video."""
 
     index: int
     codec: str
@@ -74,6 +102,22 @@ class AudioInfo:
     channels: int
     time_base: Fraction
     span: TimeSpan
+    edits: Edits | None = field(default=None, metadata=OMIT_NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRestart:
+    """Where a file's clock begins again; nothing behind that is read.
+
+    Attributes:
+        byte: the first one that is not read.
+        lost_bytes: from there on.
+        lost_ns: how much they play, as far as that can be told.
+    """
+
+    byte: int
+    lost_bytes: int
+    lost_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +142,7 @@ class MediaInfo:
 
     Attributes:
         end_ns: when its longest stream ends by the header, recording clock; 0 where it does not say.
+        restart: where the first timeline of the file ends, if more stands behind it.
     """
 
     format: str
@@ -106,10 +151,16 @@ class MediaInfo:
     streams: tuple[str, ...] = ()
     end_ns: int = 0
     closed: tuple[ClosedTrack, ...] | None = field(default=None, metadata=OMIT_NONE)
+    restart: ClockRestart | None = field(default=None, metadata=OMIT_NONE)
 
     def closed_of(self, kind: str) -> ClosedTrack | None:
         """The first track of a kind that cannot be decoded."""
         return next((track for track in self.closed or () if track.kind == kind), None)
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether edit lists are applied by us, so that the file is to be opened without them."""
+        return any(info is not None and info.edits is not None for info in (self.video, self.audio))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.proof import bytes_rows, clock_rows, count_rows, imu_rows, media_rows, odd_rows, sound_rows
+from benchmarks.proof import (
+    bytes_rows,
+    clock_rows,
+    count_rows,
+    imu_rows,
+    lying_rows,
+    media_rows,
+    odd_rows,
+    sound_rows,
+)
 from benchmarks.proof.job import Result
 
 PARTS = {
     "media": media_rows.rows,
+    "lying": lying_rows.rows,
     "imu": imu_rows.rows,
     "counts": count_rows.rows,
     "sound": sound_rows.rows,

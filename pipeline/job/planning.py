@@ -109,7 +109,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         plan = plan_windows(recording, video.span, video.keyframes_ns, config.options, payload=payload)
     except AlignError as error:
         return _unreadable(recording, config, error)
-    faults = [*_notes(recording, media, video, config, plan.planned)]
+    faults = [*_notes(recording, media, video, config, plan.planned), *_restarts(recording, media)]
     if not config.trust_metadata:
         faults += promise_notes(recording, media)
     recording = replace(recording, promised=None)
@@ -196,6 +196,18 @@ def _sound(recording: Recording, config: RunConfig) -> tuple[SoundFile | None, l
 def _noted(recording: Recording, stream: Stream, found: AlignError) -> Fault:
     error = found.naming(stream.uri, stream.name)
     return Fault(recording.recording_id, None, "probe", error.code, error.detail, "noted", 0)
+
+
+def _restarts(recording: Recording, media: MediaInfo) -> Iterator[Fault]:
+    """What of the file belongs to another clock."""
+    restart = media.restart
+    if restart is not None:
+        detail = (
+            f"{recording.video.name}: the clock restarts at byte {restart.byte}; "
+            f"{restart.lost_ns / NS:.3f} s in {restart.lost_bytes} bytes from there on are not used; "
+            "cut the file there to use them"
+        )
+        yield Fault(recording.recording_id, None, "plan", "clock_restarted", detail, "noted", 0)
 
 
 def _survey(recording: Recording, config: RunConfig) -> tuple[ImuSurvey | ImuRange, list[Fault]]:

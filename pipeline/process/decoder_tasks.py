@@ -12,12 +12,12 @@ from typing import Any
 
 from align.pipeline.process.frames import PART, to_json
 from align.schemas.errors import AlignError
-from align.schemas.media import VideoInfo
+from align.schemas.media import MediaInfo
 from align.schemas.plan import ImuRange
 from align.schemas.recording import ImuColumns
 from align.schemas.time import ClockMap, TimeSpan
 from align.schemas.wire import from_plain, to_plain
-from align.transforms.read.guard import Opener
+from align.transforms.read.guard import Opener, first_timeline
 
 Reply = tuple[bytes, bytes]
 """Kind and payload of a frame."""
@@ -33,10 +33,11 @@ def look(request: Mapping[str, Any], opener_for: OpenerFor) -> Iterator[Reply]:
     from align.transforms.sync.flow_bytes import flows_to_bytes
     from align.transforms.sync.picture import each_look
 
-    uri, video = request["uri"], from_plain(VideoInfo, request["video"])
+    uri, media = request["uri"], from_plain(MediaInfo, request["media"])
+    opener = first_timeline(media, opener_for(uri))
     windows = from_plain(tuple[TimeSpan, ...], request["windows"])
     try:
-        for flows in each_look(uri, video, windows, opener_for(uri), max_pixels=request["max_pixels"]):
+        for flows in each_look(uri, media.video, windows, opener, max_pixels=request["max_pixels"]):
             yield PART, flows_to_bytes(flows)
     except cv2.error as error:
         detail = f"{uri!r} has pictures that cannot be looked at: {error.err}"

@@ -188,7 +188,8 @@ def _measure(recording: Recording, config: SyncConfig) -> tuple[Measured, str]:
         return Measured((nothing_to_compare(recording.recording_id, span, nothing),)), ""
     run, stream = config.run, recording.video
     try:
-        video = access.usable_video(stream, access.probe(recording, run), run)
+        media = access.probe(recording, run)
+        video = access.usable_video(stream, media, run)
         stream = recording.imu
         imu = access.gyro_rows(stream, access.survey(stream, run), run)
         stream = recording.video
@@ -197,7 +198,7 @@ def _measure(recording: Recording, config: SyncConfig) -> tuple[Measured, str]:
             video.span,
             recording.joints_ns,
             imu,
-            access.looking(stream, video, run),
+            access.looking(stream, media, run),
             config.options,
             video.keyframes_ns,
         )

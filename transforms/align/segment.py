@@ -17,7 +17,7 @@ from align.transforms.align.margins import AUDIO_MARGIN_NS, IMU_MARGIN_NS
 from align.transforms.align.sound_file import own_sounds
 from align.transforms.align.window import ImuSource, WindowBuilder, WindowSound, anchor_time, frame_times
 from align.transforms.read.demux import WindowMedia, WindowRequest, read_media
-from align.transforms.read.guard import open_media
+from align.transforms.read.guard import open_probed
 from align.transforms.read.kept_file import KeptFile
 from align.transforms.stages import count, stage
 from align.transforms.tables.table import read_imu
@@ -64,7 +64,7 @@ def _samples(
     own = own_sounds(segment, opener)
     video = segment.media.video
     kept = None if video is not None and video.is_reconfigured else file  # a new one knows where it stands
-    with _opened(segment.recording.video.uri, opener, kept) as container, closing(own):
+    with _opened(segment, opener, kept) as container, closing(own):
         for media in read_media(container, segment.media, requests, max_pixels=options.max_pixels):
             sound = _sound_within(segment, media) if segment.recording.sound_file is None else next(own)
             builder = WindowBuilder(segment, options, media, sound, imu, config_sha256)
@@ -75,8 +75,11 @@ def _samples(
                 yield _failed(segment, media.request.window.start_ns, error)
 
 
-def _opened(uri: str, opener: Opener | None, file: KeptFile | None) -> AbstractContextManager[InputContainer]:
-    return closing(open_media(uri, opener=opener)) if file is None else file.open(uri, opener)
+def _opened(
+    segment: Segment, opener: Opener | None, file: KeptFile | None
+) -> AbstractContextManager[InputContainer]:
+    uri, media = segment.recording.video.uri, segment.media
+    return closing(open_probed(uri, media, opener)) if file is None else file.open(uri, opener, media)
 
 
 def _request(segment: Segment, window: TimeSpan, options: AlignOptions) -> WindowRequest:
@@ -90,13 +93,11 @@ def _request(segment: Segment, window: TimeSpan, options: AlignOptions) -> Windo
 
 def _sound_within(segment: Segment, media: WindowMedia) -> WindowSound:
     """The sound that the master file holds."""
-    video, request = segment.media.video, media.request
+    video = segment.media.video
     closed = segment.media.closed_of("audio") if segment.recording.audio is not None else None
     return WindowSound(
         segment.audio,
-        media.audio_packets,
-        media.audio_stream,
-        request.audio,
+        media,
         video.clock_offset_ns if video else 0,
         missing=Reason.NOT_RECORDED if closed is None else Reason(closed.reason),
     )

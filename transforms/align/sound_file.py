@@ -14,7 +14,7 @@ from align.transforms.align.audio_clock import needed_span
 from align.transforms.align.window import WindowSound
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.demux import WindowRequest, read_media
-from align.transforms.read.guard import open_media
+from align.transforms.read.guard import open_probed
 
 Opener = Callable[[str], BinaryIO]
 
@@ -35,14 +35,7 @@ def own_sounds(segment: Segment, opener: Opener | None) -> Generator[WindowSound
 
 def _read(segment: Segment, stream: Stream, media: MediaInfo, opener: Opener | None) -> Iterator[WindowSound]:
     requests = [WindowRequest(w, audio=needed_span(w, stream.clock)) for w in segment.windows]
-    with closing(open_media(stream.uri, opener=opener)) as container:
+    with closing(open_probed(stream.uri, media, opener)) as container:
         offset_ns = clock_offset_ns(container)
         for found in read_media(container, media, requests):
-            yield WindowSound(
-                media.audio,
-                found.audio_packets,
-                found.audio_stream,
-                found.request.audio,
-                offset_ns,
-                stream.clock,
-            )
+            yield WindowSound(media.audio, found, offset_ns, stream.clock)

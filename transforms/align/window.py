@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from av.audio.stream import AudioStream
-from av.packet import Packet
-
 from align.schemas.errors import AlignError, Reason
 from align.schemas.media import AudioInfo, ImuTrack
 from align.schemas.options import AlignOptions
@@ -23,8 +20,8 @@ from align.transforms.align.image import encode_jpeg, upright_picture
 from align.transforms.align.imu import window_imu
 from align.transforms.align.text import narrations_in, strip_tags
 from align.transforms.plan.windows import sample_key
-from align.transforms.read.audio import decode_audio
 from align.transforms.read.demux import WindowMedia
+from align.transforms.read.edited import decode_sound
 from align.transforms.read.frames import DecodedFrame
 from align.transforms.stages import count, stage
 
@@ -55,18 +52,14 @@ class WindowSound:
 
     Attributes:
         info: the stream, probed.
-        packets: what covers the span and a pre-roll before it.
-        stream: of the packets.
-        span: what is to be decoded, margins included, on the stream's clock.
+        found: its packets; the span that is wanted is on the stream's clock.
         clock_offset_ns: subtracted from the container's times to give those of the stream's clock.
         clock: from there to the recording clock.
         missing: a ``Reason`` value.
     """
 
     info: AudioInfo | None = None
-    packets: tuple[Packet[AudioStream], ...] = ()
-    stream: AudioStream | None = None
-    span: TimeSpan | None = None
+    found: WindowMedia | None = None
     clock_offset_ns: int = 0
     clock: ClockMap = ClockMap()
     missing: str = Reason.NOT_RECORDED
@@ -186,22 +179,23 @@ class WindowBuilder:
             return Reason.REDACTED
         if frame is not None:  # a frame that is there and yet gave no picture is too old, or was blanked
             return Reason.GAP if self._is_stale(frame, target) else Reason.REDACTED
-        return Reason.DECODE_ERROR if self._media.frame_error else Reason.NO_COVERAGE
+        if self._media.frame_error:
+            return Reason.DECODE_ERROR
+        video = self._segment.media.video  # inside of it, an edit list may show nothing for a while
+        return Reason.GAP if video is not None and video.span.holds(target) else Reason.NO_COVERAGE
 
     def _is_redacted(self, time_ns: int) -> bool:
         return any(span.holds(time_ns) for span in self._recording.redacted)
 
     def _audio(self) -> EncodedAudio | None:
         sound, rate = self._sound, self._options.audio_rate
-        if sound.info is None or sound.span is None or sound.stream is None:
+        found = sound.found
+        if sound.info is None or found is None or found.audio_stream is None or found.request.audio is None:
             self._missing["audio"] = sound.missing
             return None
-        offset = sound.clock_offset_ns
         try:
             with stage("decode"):
-                track = decode_audio(
-                    sound.packets, sound.stream, sound.info, sound.span, clock_offset_ns=offset
-                )
+                track = decode_sound(found, found.audio_stream, sound.info, sound.clock_offset_ns)
         except AlignError:
             self._missing["audio"] = Reason.DECODE_ERROR
             return None

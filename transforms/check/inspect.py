@@ -23,6 +23,7 @@ from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.guard import open_bytes, open_media
 from align.transforms.read.nominal import is_nominal, lacks_order, presented
+from align.transforms.read.timeline import Timeline, tolerance_ns
 from align.transforms.read.track import Track
 from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 from align.transforms.tables.table import survey_imu
@@ -59,6 +60,16 @@ class _Times:
     spans: list[TimeSpan] = field(default_factory=list)
     keyframes: int = 0
     corrupt: int = 0
+    frame_ns: int = 0
+    restarts: int = 0
+    timeline: Timeline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timeline = self.new()
+
+    def new(self) -> Timeline:
+        """What watches that time goes one way."""
+        return Timeline(tolerance_ns(self.frame_ns))
 
 
 def inspect_media(path: str) -> tuple[StreamView, ...]:
@@ -70,7 +81,7 @@ def inspect_media(path: str) -> tuple[StreamView, ...]:
     with closing(open_media(path)) as container, closing(open_bytes(path)) as file:
         tracks = tracks_of(file, container.format.name)
         offset = clock_offset_ns(container)
-        times = {s.index: _Times() for s in container.streams}
+        times = {s.index: _Times(frame_ns=_frame_ns(s)) for s in container.streams}
         fault = _gather(container, times, offset)
         closed = {t.index: t for t in closed_tracks(container, tracks)}
         return tuple(
@@ -105,6 +116,9 @@ def _gather(container: av.container.InputContainer, times: dict[int, _Times], of
             start = ticks_to_ns(packet.pts, base) - offset
             found = times.setdefault(packet.stream_index, _Times())
             found.spans.append(TimeSpan(start, start + max(ticks_to_ns(packet.duration or 0, base), 0)))
+            decoded = start if packet.dts is None else ticks_to_ns(packet.dts, base) - offset
+            if found.timeline.ends_before(decoded):
+                found.restarts, found.timeline = found.restarts + 1, found.new()
             found.keyframes += packet.is_keyframe
             found.corrupt += packet.is_corrupt
     except av.error.FFmpegError as error:
@@ -112,6 +126,11 @@ def _gather(container: av.container.InputContainer, times: dict[int, _Times], of
     except IndexError:  # PyAV's, of a stream that begins in mid-file, as MPEG-TS allows
         return "reading stopped: a stream begins in mid-file"
     return None
+
+
+def _frame_ns(stream: av.stream.Stream) -> int:
+    rate = stream.average_rate if isinstance(stream, av.VideoStream) else None
+    return round(NS / rate) if rate else 0
 
 
 def _name(stream: av.stream.Stream, track: Track) -> str:
@@ -138,6 +157,8 @@ def _view(
     faults += [fault] if fault else []
     if times.corrupt:
         faults.append(f"{times.corrupt} corrupt packets")
+    if times.restarts:
+        faults.append(f"clock restarts: {times.restarts}; only what precedes the first is used")
     if not times.spans:
         return StreamView(name, None, ("no packets",), faults=tuple(faults))
     times.spans.sort()

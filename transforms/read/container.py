@@ -74,5 +74,8 @@ def rewind(container: InputContainer) -> None:
     """Go back to the first packet, which may stand before time 0."""
     try:
         container.seek(min(container.start_time or 0, 0) - 60_000_000)
-    except av.error.FFmpegError:  # AVI refuses what lies before its first packet
-        container.seek(container.start_time or 0)
+    except av.error.FFmpegError:  # AVI and FLV refuse what lies before the first packet that they have seen
+        try:
+            container.seek(container.start_time or 0)
+        except av.error.FFmpegError:
+            container.seek(0, unsupported_byte_offset=True)

@@ -9,8 +9,7 @@ over the video. What a window gets does not depend on which other windows are re
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TypeAlias, TypeVar, cast
 
@@ -23,13 +22,18 @@ from av.video.stream import VideoStream
 
 from align.schemas.errors import AlignError
 from align.schemas.media import MediaInfo
-from align.schemas.time import NS, TimeSpan, tick_clock
+from align.schemas.time import NS, tick_clock
 from align.transforms.read.audio_packets import AudioPackets
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
+from align.transforms.read.edited import read_edited
 from align.transforms.read.frames import DecodedFrame
+from align.transforms.read.requests import WindowMedia, WindowRequest
 from align.transforms.read.sample_table import SampleTable, Wake
+from align.transforms.read.timeline import Timeline, longest_jump_ns, one_way, tolerance_ns
 from align.transforms.read.video_targets import VideoTargets
 from align.transforms.stages import count, stage
+
+__all__ = ["WindowMedia", "WindowRequest", "read_media"]
 
 _S = TypeVar("_S", VideoStream, AudioStream)
 _AnyPacket: TypeAlias = "Packet[VideoStream] | Packet[AudioStream]"
@@ -44,40 +48,6 @@ _NEVER_NS = 1 << 62
 
 _LANDING_PACKETS = 2000
 _BACKOFF_NS = (0, NS, 4 * NS, 16 * NS, 64 * NS)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowRequest:
-    """What a window wants of a file.
-
-    Attributes:
-        window: the window, recording clock.
-        targets_ns: instants whose frames are wanted, recording clock.
-        audio: the span of audio wanted, margins included; None without audio.
-    """
-
-    window: TimeSpan
-    targets_ns: tuple[int, ...] = ()
-    audio: TimeSpan | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WindowMedia:
-    """What a file holds for a window.
-
-    Attributes:
-        frames: one for each target; None where none could be had.
-        audio_packets: what covers the audio asked for, one packet more, and a pre-roll before it. The first
-            packet depends on the stream and the window alone.
-        audio_stream: the stream of the packets.
-        frame_error: why a frame that the header promises is None or replaced by the one before it, else "".
-    """
-
-    request: WindowRequest
-    frames: tuple[DecodedFrame | None, ...]
-    audio_packets: tuple[Packet[AudioStream], ...] = ()
-    audio_stream: AudioStream | None = None
-    frame_error: str = ""
 
 
 def read_media(
@@ -100,7 +70,22 @@ def read_media(
     Raises:
         AlignError: ``no_such_stream`` where the file has not the streams that were probed.
     """
-    reader = _Reader(container, media, requests, max_pixels)
+    if not media.is_edited:
+        yield from _read(
+            _Reader(container, media, requests, max_pixels, clock_offset_ns(container)), requests
+        )
+        return
+
+    def read(alone: MediaInfo, request: WindowRequest, offset_ns: int) -> WindowMedia:
+        rewind(container)
+        (found,) = _read(_Reader(container, alone, [request], max_pixels, offset_ns), [request])
+        return found
+
+    sound = _stream(container, media.audio.index, AudioStream) if media.audio is not None else None
+    yield from read_edited(read, media, requests, sound)
+
+
+def _read(reader: _Reader, requests: Iterable[WindowRequest]) -> Iterator[WindowMedia]:
     for request in requests:
         with stage("read"):
             found = reader.window(request)
@@ -117,9 +102,9 @@ class _Reader:
         media: MediaInfo,
         requests: Sequence[WindowRequest],
         max_pixels: int | None,
+        offset: int,
     ) -> None:
         self._container = container
-        offset = clock_offset_ns(container)
         self._video = self._table = self._audio = None
         if media.video is not None:
             video = _stream(container, media.video.index, VideoStream)
@@ -144,6 +129,7 @@ class _Reader:
         self._may_seek = True
         self._sought_ns = self._start_ns
         self._sleep: Wake | None = None  # while video is stepped over: until when
+        self._video_alone_ns = 0  # how much of it came since the last sound
         self._packets_read = self._bytes_read = 0
 
     def window(self, request: WindowRequest) -> WindowMedia:
@@ -175,7 +161,19 @@ class _Reader:
         return self._video is None or not request.targets_ns or self._video.has(max(request.targets_ns))
 
     def _demux(self) -> Iterator[_AnyPacket]:
-        return cast("Iterator[_AnyPacket]", packets_of(self._container, self._streams))
+        """Packets from where the demuxer stands, up to where time would step back.
+
+        A table of all packets leaves no doubt; elsewhere large files were not read through when probed.
+        """
+        packets = cast("Iterator[_AnyPacket]", packets_of(self._container, self._streams))
+        if self._table is not None:
+            return packets
+        jump = longest_jump_ns(self._container.format.name)
+        watched = {s.index: Timeline(tolerance_ns(self._frame_ns(s)), jump) for s in self._streams}
+        return one_way(packets, watched, self._clocks)
+
+    def _frame_ns(self, stream: VideoStream | AudioStream) -> int:
+        return self._video.frame_ns if self._video is not None and stream is self._video.stream else 0
 
     def _step(self) -> None:
         """Take one packet."""
@@ -183,12 +181,14 @@ class _Reader:
         if packet is None:
             self._end()
             return
-        self._at_ns = self._packet_ns(packet, self._at_ns)
+        before_ns, self._at_ns = self._at_ns, self._packet_ns(packet, self._at_ns)
         self._packets_read += 1
         self._bytes_read += packet.size
         if self._video is not None and packet.stream_index == self._video.stream.index:
+            self._video_alone_ns += min(max(self._at_ns - before_ns, 0), NS)  # clocks may jump ahead
             self._take_video(self._video, cast("Packet[VideoStream]", packet))
         elif self._audio is not None:
+            self._video_alone_ns = 0
             self._audio.push(cast("Packet[AudioStream]", packet), self._at_ns)
             if self._audio.is_torn and self._video is not None:
                 self._go_back(self._video)
@@ -206,7 +206,9 @@ class _Reader:
                 self._go_back(video)
                 return
         video.push(packet)
-        if self._audio is not None and self._at_ns > self._audio.last_ns + _INTERLEAVE_NS:
+        if self._audio is None or self._video_alone_ns <= _INTERLEAVE_NS:
+            return
+        if self._at_ns > self._audio.last_ns + _INTERLEAVE_NS:
             self._audio.reached(self._at_ns - _INTERLEAVE_NS)
 
     def _packet_ns(self, packet: _AnyPacket, default_ns: int) -> int:

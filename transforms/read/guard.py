@@ -19,6 +19,8 @@ import av
 from av.container import InputContainer
 
 from align.schemas.errors import AlignError, Reason
+from align.schemas.media import MediaInfo
+from align.transforms.read.file_part import FilePart
 from align.transforms.read.tracks import tracks_of
 
 Opener = Callable[[str], BinaryIO]
@@ -129,12 +131,13 @@ def open_bytes(uri: str, opener: Opener | None = None) -> BinaryIO:
         raise AlignError("unreadable_file", f"{uri!r} cannot be opened: {_why(e)}", stage="probe") from e
 
 
-def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
+def open_media(uri: str, opener: Opener | None = None, *, by_media_time: bool = False) -> InputContainer:
     """Open a medium with the demuxer that its first bytes call for.
 
     Args:
         uri: a local path, or whatever ``opener`` understands.
         opener: opens the URI as a seekable file object; None reads a local path.
+        by_media_time: leave the edit lists of an MP4 to the caller.
 
     Raises:
         AlignError: ``missing_file``, ``not_a_file``, ``empty_file``, ``unreadable_file``,
@@ -158,9 +161,9 @@ def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
         raise AlignError(code, f"{uri!r} {what}", stage="probe")
     try:
         if opener is not None:
-            return _open(uri, source, format_name)
+            return open_as(format_name, uri, source, by_media_time=by_media_time)
         source.close()
-        return _open(uri, "file:" + local_file(uri), format_name)
+        return open_as(format_name, uri, "file:" + local_file(uri), by_media_time=by_media_time)
     except AlignError as error:
         with closing(open_bytes(uri, opener)) as again:
             if any(track.encrypted for track in tracks_of(again, format_name).values()):
@@ -169,10 +172,40 @@ def open_media(uri: str, opener: Opener | None = None) -> InputContainer:
         raise
 
 
-def _open(uri: str, source: str | BinaryIO, format_name: str) -> InputContainer:
+def open_probed(uri: str, media: MediaInfo, opener: Opener | None = None) -> InputContainer:
+    """Open a medium again as it was probed: up to where its clock restarts, with or without edit lists.
+
+    Args:
+        uri: as :func:`open_media` takes it.
+        media: the same file, probed.
+        opener: the same.
+
+    Raises:
+        AlignError: as :func:`open_media`.
+    """
+    return open_media(uri, first_timeline(media, opener), by_media_time=media.is_edited)
+
+
+def first_timeline(media: MediaInfo, opener: Opener | None = None) -> Opener | None:
+    """Opens a probed file up to where its clock restarts; the opener given where it does not."""
+    restart = media.restart
+    if restart is None:
+        return opener
+    return lambda uri: FilePart(open_bytes(uri, opener), 0, restart.byte)
+
+
+def open_as(
+    format_name: str, uri: str, source: str | BinaryIO, *, by_media_time: bool = False
+) -> InputContainer:
+    """Open what is known to be of a format, by libavformat's name of its demuxer.
+
+    Raises:
+        AlignError: ``bad_container``: the header cannot be read.
+    """
+    options = {**OPTIONS, **({"ignore_editlist": "1"} if by_media_time else {})}
     try:
         container = av.open(
-            source, mode="r", format=format_name, container_options=OPTIONS, metadata_errors="replace"
+            source, mode="r", format=format_name, container_options=options, metadata_errors="replace"
         )
     except (av.error.FFmpegError, OSError, ValueError, OverflowError) as e:
         detail = f"{uri!r} is damaged: its {format_name} header cannot be read ({_why(e)})"

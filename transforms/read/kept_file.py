@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import av
 from av.container import InputContainer
 
+from align.schemas.media import MediaInfo
 from align.transforms.read.container import rewind
-from align.transforms.read.guard import Opener, open_media
+from align.transforms.read.guard import Opener, open_media, open_probed
 
 
 class KeptFile:
@@ -24,12 +25,16 @@ class KeptFile:
         self._container: InputContainer | None = None
 
     @contextmanager
-    def open(self, uri: str, opener: Opener | None = None) -> Iterator[InputContainer]:
-        """A file at its first packet: the one kept, or as :func:`~align.transforms.read.guard.open_media`.
+    def open(
+        self, uri: str, opener: Opener | None = None, media: MediaInfo | None = None
+    ) -> Iterator[InputContainer]:
+        """A file at its first packet: the one kept, or newly opened.
+
+        Where it was probed, it is opened as :func:`~align.transforms.read.guard.open_probed` does.
 
         Only an MP4 is kept, and only if nothing went wrong with it: other headers are short.
         """
-        container = self._taken(uri) or open_media(uri, opener=opener)
+        container = self._taken(uri) or _opened(uri, opener, media)
         try:
             yield container
         except BaseException:
@@ -61,3 +66,7 @@ class KeptFile:
                 return container
         container.close()
         return None
+
+
+def _opened(uri: str, opener: Opener | None, media: MediaInfo | None) -> InputContainer:
+    return open_media(uri, opener=opener) if media is None else open_probed(uri, media, opener)

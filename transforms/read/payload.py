@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from align.schemas.errors import AlignError
+from align.transforms.read.file_part import Borrowed
 
 _MOST_BOXES = 1000
 """At top level, until it is known whether an MP4 is fragmented: writers make a dozen."""
@@ -53,6 +54,10 @@ class Payload(io.RawIOBase, BinaryIO):
     def seekable(self) -> bool:
         """Always."""
         return True
+
+    def part(self, begin: int, end: int | None) -> Borrowed:
+        """Some of the file's own bytes, never blank."""
+        return Borrowed(self._file, begin, end)
 
     def boxes(self) -> Iterator[bytes]:
         """Types of the MP4 boxes at top level; the read position is kept.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice, pairwise
 from statistics import median_low
@@ -25,9 +25,17 @@ from align.schemas.errors import AlignError
 from align.schemas.media import AudioInfo, ClosedTrack, MediaInfo, VideoInfo
 from align.schemas.time import NS, TimeSpan, round_ties_up, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns, packets_of, rewind, time_base
+from align.transforms.read.edit_lists import (
+    EditList,
+    edit_lists,
+    edited_audio,
+    edited_video,
+    refuse_speed,
+)
 from align.transforms.read.guard import Opener, open_bytes, open_media
 from align.transforms.read.nominal import is_nominal
 from align.transforms.read.payload import Payload
+from align.transforms.read.restarts import survey_clocks
 from align.transforms.read.track import Track
 from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 
@@ -61,27 +69,110 @@ def probe_media(
             index is not of its kind; ``bad_container`` where the packets cannot be read at all.
     """
     file = Payload(open_bytes(uri, opener))
+    try:
+        media = _probed(uri, file, video_index, audio_index)
+        clocks = survey_clocks(file.part, file.size, media, by_tables=_has_tables(media.format, file))
+        if clocks.restart is None:
+            return _sounding_until(clocks.sound_end_ns, media)
+        first = Payload(file.part(0, clocks.restart.byte))
+        return replace(_probed(uri, first, video_index, audio_index), restart=clocks.restart)
+    finally:
+        file.close()
+
+
+def _sounding_until(end_ns: int | None, media: MediaInfo) -> MediaInfo:
+    """The same, where sound goes on far beyond what the header tells: live and joined files."""
+    audio, offset_ns = media.audio, media.video.clock_offset_ns if media.video is not None else 0
+    if audio is None or end_ns is None or end_ns - offset_ns < audio.span.end_ns + NS:
+        return media
+    span = TimeSpan(audio.span.start_ns, end_ns - offset_ns)
+    return replace(media, audio=replace(audio, span=span))
+
+
+def _probed(uri: str, file: Payload, video_index: int | None, audio_index: int | None) -> MediaInfo:
+    """What a file says, whether its clock goes one way or not."""
     container = open_media(uri, lambda _: file)
     try:
         tracks = tracks_of(file, container.format.name)
         closed = {t.index: t for t in closed_tracks(container, tracks)}
         video = choose_stream(container, "video", video_index, closed)
         audio = choose_stream(container, "audio", audio_index, closed)
-        return MediaInfo(
-            format=container.format.name,
-            video=_video_info(container, video, file, track_of(tracks, video))
-            if isinstance(video, VideoStream)
-            else None,
-            audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
-            streams=tuple(_describe(s) for s in container.streams),
-            closed=tuple(closed.values()) or None,
-            end_ns=_header_end_ns(container),
-        )
+        found = _Found(file, tracks, tuple(closed.values()))
+        lists = _edit_lists(container, file)
+        for stream in (video, audio):
+            if stream is not None:
+                refuse_speed(lists, stream.id, stream.type)
+        if not all(lists[s.id].is_plain for s in (video, audio) if s is not None and s.id in lists):
+            indexes = [None if s is None else s.index for s in (video, audio)]
+            container.close()
+            file.seek(0)
+            container = open_media(uri, lambda _: file, by_media_time=True)
+            return _edited(container, found, lists, *indexes)
+        return _described(container, found, video, audio)
     except av.error.FFmpegError as e:
         raise AlignError("bad_container", f"{uri!r} cannot be demuxed: {e.strerror}", stage="probe") from e
     finally:
         container.close()
-        file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a file's header says beside what libavformat tells."""
+
+    file: Payload
+    tracks: Mapping[int, Track]
+    closed: tuple[ClosedTrack, ...]
+
+
+def _described(
+    container: InputContainer, found: _Found, video: Stream | None, audio: Stream | None
+) -> MediaInfo:
+    shown = None
+    if isinstance(video, VideoStream):
+        shown = _video_info(container, video, found.file, track_of(found.tracks, video))
+    return MediaInfo(
+        format=container.format.name,
+        video=shown,
+        audio=_audio_info(container, audio) if isinstance(audio, AudioStream) else None,
+        streams=tuple(_describe(s) for s in container.streams),
+        closed=found.closed or None,
+        end_ns=_header_end_ns(container),
+    )
+
+
+def _edit_lists(container: InputContainer, file: Payload) -> dict[int, EditList]:
+    if not _has_tables(container.format.name, file):
+        return {}
+    whole = file.part(0, None)
+
+    def read(at: int, size: int) -> bytes:
+        whole.seek(at)
+        return whole.read(size)
+
+    return edit_lists(read, file.size)
+
+
+def _edited(
+    container: InputContainer,
+    found: _Found,
+    lists: dict[int, EditList],
+    video: int | None,
+    audio: int | None,
+) -> MediaInfo:
+    """The same, of a file that was opened without its edit lists; they are applied to what is found."""
+    streams = [None if index is None else container.streams[index] for index in (video, audio)]
+    media = _described(container, found, *streams)
+    shown, played = media.video, media.audio
+    if shown is not None:
+        shown = edited_video(shown, lists.get(container.streams[shown.index].id))
+    if played is not None:
+        played = edited_audio(played, lists.get(container.streams[played.index].id))
+    return replace(media, video=shown, audio=played)
+
+
+def _has_tables(format_name: str, file: Payload) -> bool:
+    """Whether a header lists all packets, as that of an MP4 without fragments."""
+    return "mov" in format_name.split(",") and not file.is_fragmented
 
 
 def choose_stream(
@@ -186,7 +277,7 @@ def _video_info(
     frame_ticks = _frame_ticks(first, stream)
     shown = (p.pts for p in first if p.shown)
     start = _first_shown(container, stream, first)
-    by_tables = "mov" in container.format.name and not file.is_fragmented
+    by_tables = _has_tables(container.format.name, file)
     survey = _survey_tables(container, stream, file) if by_tables else _survey_tail(container, stream)
     # A duration far below the frame distance is a muxer's placeholder (Matroska written without one).
     end = survey.last_pts + (survey.last_ticks if 2 * survey.last_ticks >= frame_ticks else frame_ticks)

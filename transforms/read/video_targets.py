@@ -39,6 +39,7 @@ class VideoTargets:
     ) -> None:
         self.stream = stream
         self.end_ns = info.span.end_ns
+        self.frame_ns = info.frame_ns
         self._info = info
         self._base = time_base(stream)
         self._ns = tick_clock(self._base, info.clock_offset_ns)

@@ -15,10 +15,10 @@ from align.schemas.media import AudioInfo, AudioTrack, MediaInfo
 from align.schemas.recording import SyncStatus
 from align.schemas.time import NS, SAME_CLOCK, ClockMap, TimeSpan
 from align.transforms.align.audio_clock import needed_span, sound_on
-from align.transforms.read.audio import decode_audio
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.demux import WindowMedia, WindowRequest, read_media
-from align.transforms.read.guard import Opener, open_media
+from align.transforms.read.edited import decode_sound
+from align.transforms.read.guard import Opener, open_probed
 from align.transforms.sync.clocks import ClockRow
 from align.transforms.sync.gcc_phat import COARSE_RATE, Sound
 from align.transforms.sync.sound_match import SoundMatch, match
@@ -101,7 +101,7 @@ def hearing_file(
 
     def hear(spans: Sequence[TimeSpan], rate: int) -> Iterator[Sound]:
         requests = [WindowRequest(s, audio=needed_span(s, clock)) for s in spans]
-        with closing(open_media(uri, opener)) as container:
+        with closing(open_probed(uri, media, opener)) as container:
             offset_ns = clock_offset_ns(container)
             for found in read_media(container, replace(media, video=None), requests):
                 span = found.request.window
@@ -115,11 +115,9 @@ def _decoded(found: WindowMedia, info: AudioInfo, offset_ns: int) -> AudioTrack:
     """A window's sound; silence where it cannot be decoded: that costs no more than the window."""
     span = found.request.audio
     assert span is not None
-    if found.audio_stream is not None and found.audio_packets:
+    if found.audio_stream is not None and (found.audio_packets or found.audio_pieces):
         try:
-            return decode_audio(
-                found.audio_packets, found.audio_stream, info, span, clock_offset_ns=offset_ns
-            )
+            return decode_sound(found, found.audio_stream, info, offset_ns)
         except AlignError:
             pass
     return AudioTrack(info.rate or COARSE_RATE, Fraction(span.start_ns), np.empty(0, np.float32))
