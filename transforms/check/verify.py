@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import COLUMNS, SCHEMA_VERSION, arrow_schema
 from align.transforms.check.rows import Expected, check_row
-from align.transforms.formats.webdataset import parts, read_rows
+from align.transforms.formats.webdataset import DEFAULT_PARTS, read_rows
 from align.transforms.index.check import check_indexes
 from align.transforms.store.publish import Store, digest, leftovers, local, read_json
 from align.transforms.write.manifest import FAILURES, MANIFEST, Counts
@@ -286,7 +286,7 @@ def _name(key: str) -> bytes:
 def _content(row: Mapping[str, Any]) -> bytes:
     """A hash of the sample as its WebDataset parts: equal for the same sample in any format."""
     content = hashlib.blake2b(digest_size=8)
-    for name, data in parts(row):
+    for name, data in DEFAULT_PARTS.of(row):
         content.update(f"{name} {len(data)}\n".encode())
         content.update(data)
     return content.digest()
