@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from align.schemas.errors import UsageError
+from align.schemas.modality import DEFAULT
 from align.schemas.time import NS
 
 Anchor = Literal["grid", "narration", "keyframe"]
-MODALITIES = ("image", "audio", "imu", "text")
+MODALITIES = tuple(m.name for m in DEFAULT)
 MAX_AGE_NS = 10**9 * NS
 MAX_FRAMES = 1000
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.schemas.errors import AlignError, Fault
-from align.transforms.formats.webdataset import parts, read_rows
+from align.transforms.formats.webdataset import DEFAULT_PARTS, read_rows
 from align.transforms.store.publish import LocalStore, digest, leftovers, local, publish, publish_bytes
 from align.transforms.write.row import from_batch
 from align.transforms.write.shard import (
@@ -77,7 +77,7 @@ def test_sample_bytes_do_not_depend_on_how_samples_are_sharded(samples, tmp_path
             spec = replace(SPEC, index=index)
             write_shard(spec, samples[a:b], local(tmp_path / name))
             with (tmp_path / name / spec.path("webdataset")).open("rb") as stream:
-                found |= {row["key"]: list(parts(row)) for row in read_rows(stream)}
+                found |= {row["key"]: list(DEFAULT_PARTS.of(row)) for row in read_rows(stream)}
         return found
 
     assert tar_parts([0, 16], "one") == tar_parts([0, 3, 4, 16], "three")

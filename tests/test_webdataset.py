@@ -10,7 +10,7 @@ import webdataset
 
 from align.schemas.errors import AlignError
 from align.schemas.features import COLUMNS, arrow_schema
-from align.transforms.formats.webdataset import TarShard, describe, kinds, parts, read_rows
+from align.transforms.formats.webdataset import DEFAULT_PARTS, TarShard, read_rows
 from align.transforms.write.row import from_batch, to_batch, to_row
 
 SCHEMA = arrow_schema(16_000, 200)
@@ -32,7 +32,7 @@ def written(samples):
 
 def test_parts_of_a_complete_sample(make_sample):
     sample = make_sample(frames=2)
-    found = dict(parts(stored(sample)))
+    found = dict(DEFAULT_PARTS.of(stored(sample)))
     kinds = ["jpg", "f00.jpg", "f01.jpg", "flac", "imu.npy", "imu_mask.npy", "txt", "json"]
     assert list(found) == [f"{sample.key}.{kind}" for kind in kinds]
     assert found[f"{sample.key}.jpg"] == sample.image.data
@@ -54,15 +54,15 @@ def test_parts_of_a_complete_sample(make_sample):
 )
 def test_what_a_sample_lacks_has_no_part(make_sample, lacks, absent):
     whole = {"jpg", "flac", "imu.npy", "imu_mask.npy", "txt", "json"}
-    assert set(kinds(stored(make_sample(lacks=lacks)))) == whole - absent
-    assert "txt" not in kinds(stored(make_sample(text=())))
+    assert set(DEFAULT_PARTS.kinds(stored(make_sample(lacks=lacks)))) == whole - absent
+    assert "txt" not in DEFAULT_PARTS.kinds(stored(make_sample(text=())))
 
 
 def test_json_is_strict_sorted_and_leaves_out_null_and_empty(make_sample):
     row = stored(make_sample(lacks={"audio": "gap"}, text=(), scenarios=()))
-    data = dict(parts(row))[f"{row['key']}.json"]
+    data = dict(DEFAULT_PARTS.of(row))[f"{row['key']}.json"]
     said = json.loads(data, parse_constant=lambda name: pytest.fail(name))
-    assert said == describe(row)
+    assert said == DEFAULT_PARTS.describe(row)
     assert list(said) == sorted(said)
     assert said["missing"] == {"audio": "gap"}
     assert {"audio_gaps", "text", "scenarios", "frame_times_ns", "image", "imu"}.isdisjoint(said)
@@ -76,7 +76,7 @@ def test_rows_read_back_are_the_rows_written(mixed_samples, make_sample):
         assert list(back) == list(COLUMNS)
         for name in COLUMNS:
             np.testing.assert_equal(back[name], row[name], err_msg=name)
-        assert list(parts(back)) == list(parts(row))
+        assert list(DEFAULT_PARTS.of(back)) == list(DEFAULT_PARTS.of(row))
 
 
 def test_more_than_a_hundred_frames_keep_their_order(make_sample):

@@ -23,7 +23,7 @@ from align.schemas.options import MAX_AGE_NS, MAX_FRAMES
 from align.schemas.shapes import listing, mapping, record, text, whole
 from align.transforms.check.rows import Expected, check_row
 from align.transforms.formats.parquet_footer import check_footer
-from align.transforms.formats.webdataset import parts, read_rows
+from align.transforms.formats.webdataset import DEFAULT_PARTS, read_rows
 from align.transforms.store.publish import Store
 from align.transforms.write.row import from_batch
 from align.transforms.write.shard import ShardFile
@@ -228,7 +228,7 @@ def _name(key: str) -> bytes:
 def _content(row: Mapping[str, Any]) -> bytes:
     """A hash of the sample as its WebDataset parts: equal for the same sample in any format."""
     content = hashlib.blake2b(digest_size=_NAME_BYTES)
-    for name, data in parts(row):
+    for name, data in DEFAULT_PARTS.of(row):
         content.update(f"{name} {len(data)}\n".encode())
         content.update(data)
     return content.digest()

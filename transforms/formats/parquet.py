@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from align.schemas.columns import ROWS
 from align.schemas.features import arrow_schema
 from align.transforms.store.publish import Sink
 
@@ -12,16 +13,13 @@ ROW_GROUP_BYTES = 64_000_000
 """Uncompressed bytes at which a row group ends. The Hub's viewer reads groups of up to 100 MB."""
 
 _BATCH = 16
-_MEDIA = ("image.bytes", "frames.list.element.bytes", "audio.bytes")
-_FLOATS = ("imu.list.element.list.element",)
-_INDEXED = ("key", "source", "recording_id", "group_id", "split", "start_ns", "end_ns", "image_time_ns")
 
 
 class ParquetShard:
     """A Parquet file, written as a stream. Equal rows in equal order give equal bytes.
 
-    JPEG and FLAC do not compress, and IMU values hardly repeat: no codec for the former, no dictionary
-    for either. Statistics only where a filter may ask for them: the least JPEG serves nobody.
+    Encoded media do not compress, and a sensor's values hardly repeat: no codec for the former, no
+    dictionary for either. Statistics only where a filter may ask for them: the least JPEG serves nobody.
 
     Args:
         stream: where it goes; needs ``write`` and ``tell``.
@@ -34,7 +32,9 @@ class ParquetShard:
         self, stream: Sink, audio_rate: int, imu_rate: int, row_group_bytes: int = ROW_GROUP_BYTES
     ) -> None:
         schema = arrow_schema(audio_rate, imu_rate)
-        leaves = _leaves(schema)
+        leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+        media = {path for path, dtype in leaves if pa.types.is_binary(dtype)}
+        series = {path for field in schema if field.type == ROWS for path, _ in _leaves(field.name, ROWS)}
         self._schema = schema
         self._limit = row_group_bytes
         self._pending: list[pa.RecordBatch] = []
@@ -42,9 +42,9 @@ class ParquetShard:
         self._writer = pq.ParquetWriter(
             stream,
             schema,
-            compression={leaf: "none" if leaf in _MEDIA else "snappy" for leaf in leaves},
-            use_dictionary=[leaf for leaf in leaves if leaf not in _MEDIA + _FLOATS],
-            write_statistics=list(_INDEXED),
+            compression={path: "none" if path in media else "snappy" for path, _ in leaves},
+            use_dictionary=[path for path, _ in leaves if path not in media | series],
+            write_statistics=[field.name for field in schema if not pa.types.is_nested(field.type)],
             # A page is closed only between batches: by default one of 1024 rows, 100 MB of media that a
             # reader must hold beside what it decodes from them.
             write_batch_size=_BATCH,
@@ -70,16 +70,12 @@ class ParquetShard:
         self._pending, self._bytes = [], 0
 
 
-def _leaves(schema: pa.Schema) -> list[str]:
-    """Dotted paths of the physical columns, as Parquet names them."""
-    return [path for field in schema for path in _paths(field.name, field.type)]
-
-
-def _paths(prefix: str, dtype: pa.DataType) -> list[str]:
+def _leaves(prefix: str, dtype: pa.DataType) -> list[tuple[str, pa.DataType]]:
+    """Dotted paths of a column's physical columns, as Parquet names them, and their types."""
     if pa.types.is_map(dtype):
-        return [f"{prefix}.key_value.key", f"{prefix}.key_value.value"]
+        return [(f"{prefix}.key_value.key", dtype.key_type), (f"{prefix}.key_value.value", dtype.item_type)]
     if pa.types.is_list(dtype):
-        return _paths(f"{prefix}.list.element", dtype.value_type)
+        return _leaves(f"{prefix}.list.element", dtype.value_type)
     if pa.types.is_struct(dtype):
-        return [p for field in dtype for p in _paths(f"{prefix}.{field.name}", field.type)]
-    return [prefix]
+        return [leaf for field in dtype for leaf in _leaves(f"{prefix}.{field.name}", field.type)]
+    return [(prefix, dtype)]

@@ -10,43 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from align.schemas.columns import MASK, MEDIA, MEDIA_LIST, ROWS, Column, row_columns
 from align.schemas.errors import Reason
-from align.schemas.features import HUGGINGFACE_COLUMNS, IMU_CHANNELS, IMU_UNITS, huggingface_features
+from align.schemas.features import HUGGINGFACE_COLUMNS, huggingface_features, plain_feature
+from align.schemas.modality import DEFAULT, Modality, with_rates
 from align.schemas.options import MODALITIES
 from align.schemas.time import NS
 from align.transforms.store.publish import Store, publish_bytes
 
 CARD = "README.md"
 WEBDATASET_CARD = f"webdataset/{CARD}"
-
-COLUMN_NOTES: dict[str, tuple[str, str]] = {
-    "key": ("", "names the window; unique over the data set, stable under re-runs"),
-    "source": ("", "where the recording comes from"),
-    "recording_id": ("", "the recording, as its source names it"),
-    "group_id": ("", "what no split cuts: participant, else set of recordings, else recording"),
-    "split": ("", "the split"),
-    "start_ns": ("ns", "start of the window on the recording's clock, inclusive"),
-    "end_ns": ("ns", "its end, exclusive"),
-    "image": ("JPEG", "the anchor frame: the one on screen at the window's anchor, upright"),
-    "image_time_ns": ("ns", "that frame's own presentation time"),
-    "frames": ("JPEG", "frames at the centres of equal parts of the window; null if only one was asked for"),
-    "frame_times_ns": ("ns", "their own presentation times"),
-    "audio": ("FLAC", "mono, 16 bit; exactly rate · length samples"),
-    "audio_gaps": ("ns", "where samples are filled with silence, not recorded"),
-    "imu": ("rad/s, m/s²", "[6, n] on a regular grid from the window's start; 0 where not measured"),
-    "imu_mask": ("", "[n], true where measured"),
-    "text": ("", "sentences narrated inside the window, without tags; empty if none falls inside"),
-    "text_raw": ("", "the same sentences as annotated"),
-    "text_times_ns": ("ns", "the instants they speak of"),
-    "scenarios": ("", "labels of the whole recording"),
-    "missing": ("", "modality → why it is null (a map; `datasets` cannot read maps)"),
-    "missing_reason": ("", "the same as a struct, null where the modality is present"),
-    "quality": (
-        "",
-        "coverage, largest gap, measured rates, distance of the frame from its target and its bound",
-    ),
-    "provenance": ("", "files, streams, clock and configuration that made the row"),
-}
 
 
 def card(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> str:
@@ -140,8 +113,12 @@ def _data_files(splits: Iterable[str], fmt: str, folder: str) -> list[dict[str, 
     return [{"split": split, "path": pattern.format(split).removeprefix(folder)} for split in splits]
 
 
+def _modalities(config: Mapping[str, Any]) -> tuple[Modality, ...]:
+    return with_rates(DEFAULT, audio=config["audio_rate"], imu=config["imu_rate"])
+
+
 def _parquet_features(config: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(huggingface_features(config["audio_rate"]))
+    return dict(huggingface_features(row_columns(_modalities(config))))
 
 
 def _webdataset_features(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,19 +127,22 @@ def _webdataset_features(config: Mapping[str, Any]) -> dict[str, Any]:
     Sound is declared as bytes: for an ``Audio`` column this builder (5.2) asks for torchcodec even where
     it only stores what is encoded already. ``cast_column("flac", Audio())`` decodes it.
     """
-    string, floats = {"dtype": "string", "_type": "Value"}, {"dtype": "float32", "_type": "Value"}
+    string = {"dtype": "string", "_type": "Value"}
     frames = config.get("frames", 1)
-    return {
-        "jpg": {"_type": "Image"},
-        **{f"f{i:02d}.jpg": {"_type": "Image"} for i in range(frames if frames > 1 else 0)},
-        "flac": {"dtype": "binary", "_type": "Value"},
-        "imu.npy": {"feature": {"feature": floats, "_type": "List"}, "_type": "List"},
-        "imu_mask.npy": {"feature": {"dtype": "bool", "_type": "Value"}, "_type": "List"},
-        "txt": string,
-        "json": {"_type": "Json"},
-        "__key__": string,
-        "__url__": string,
-    }
+    parts: dict[str, Any] = {}
+    for column in row_columns(_modalities(config)):
+        names = range(frames if frames > 1 else 0) if column.dtype == MEDIA_LIST else range(bool(column.part))
+        parts |= {column.part.format(i): _part_feature(column) for i in names}
+    return {**parts, "json": {"_type": "Json"}, "__key__": string, "__url__": string}
+
+
+def _part_feature(column: Column) -> object:
+    if column.dtype in (ROWS, MASK):
+        return plain_feature(column.dtype)
+    if column.dtype in (MEDIA, MEDIA_LIST):
+        is_picture = "Audio" not in str(column.feature)
+        return {"_type": "Image"} if is_picture else {"dtype": "binary", "_type": "Value"}
+    return {"dtype": "string", "_type": "Value"}
 
 
 def _summary(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> list[str]:
@@ -173,8 +153,8 @@ def _summary(manifest: Mapping[str, Any], statistics: Mapping[str, Any]) -> list
         "sound sample and IMU row stands by its own timestamp on the recording's clock. What a window lacks",
         "is null, with a reason: never zeros.",
         "",
-        "| split | windows | hours of windows | image | audio | imu | text |",
-        "|---|---|---|---|---|---|---|",
+        f"| split | windows | hours of windows | {' | '.join(MODALITIES)} |",
+        "|---|---|---|" + "---|" * len(MODALITIES),
     ]
     for split, found in statistics["splits"].items():
         present = " | ".join(str(found["modalities"][m]["present"]) for m in MODALITIES)
@@ -238,21 +218,27 @@ def _parts(config: Mapping[str, Any]) -> list[str]:
 
 
 def _columns(manifest: Mapping[str, Any]) -> list[str]:
-    config = manifest["config"]
-    channels = ", ".join(f"{c} ({u})" for c, u in zip(IMU_CHANNELS, IMU_UNITS, strict=True))
+    modalities = _modalities(manifest["config"])
+    rows = [_channels(m) for m in modalities if m.kind == "series"]
+    rates = [f"{m.name} at {m.rate_hz} Hz" for m in modalities if m.kind == "sound"]
     return [
         "## Columns",
         "",
         "| column | unit | meaning |",
         "|---|---|---|",
-        *(f"| `{name}` | {unit} | {meaning} |" for name, (unit, meaning) in COLUMN_NOTES.items()),
+        *(f"| `{c.name}` | {c.unit} | {c.meaning} |" for c in row_columns(modalities)),
         "",
-        f"IMU rows, in this order: {channels}; {config['imu_rate']} Hz, in the sensor's own axes.",
-        f"Sound: {config['audio_rate']} Hz. Times are integer nanoseconds on the presentation timeline of",
-        "the recording's master video; intervals are half-open. The reasons in `missing`:",
+        *rows,
+        f"Sound: {', '.join(rates)}. Times are integer nanoseconds on the presentation timeline of the",
+        "recording's master video; intervals are half-open. The reasons in `missing`:",
         ", ".join(f"`{reason}`" for reason in Reason) + ".",
         "",
     ]
+
+
+def _channels(m: Modality) -> str:
+    channels = ", ".join(f"{c} ({unit})" for c, unit in zip(m.channels, m.units, strict=True))
+    return f"Rows of `{m.name}`, in this order: {channels}; {m.rate_hz} Hz, in the sensor's own axes."
 
 
 def _numbers(statistics: Mapping[str, Any]) -> list[str]:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from align.schemas.features import COLUMNS, MISSING_REASON
+from align.schemas.columns import MASK, ROWS
+from align.schemas.features import COLUMNS
+from align.schemas.options import MODALITIES
 from align.schemas.sample import EncodedAudio, EncodedImage, Sample
-
-_MODALITIES = tuple(field.name for field in MISSING_REASON)
-_ARRAYS = ("imu", "imu_mask")
 
 
 def to_row(sample: Sample) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def to_row(sample: Sample) -> dict[str, Any]:
         "text_times_ns": _list(sample.text_times_ns),
         "scenarios": list(sample.scenarios),
         "missing": dict(sorted(sample.missing.items())),
-        "missing_reason": {m: sample.missing.get(m) for m in _MODALITIES},
+        "missing_reason": {m: sample.missing.get(m) for m in MODALITIES},
         "quality": asdict(sample.quality),
         "provenance": asdict(sample.provenance),
     }
@@ -56,7 +55,7 @@ def to_batch(row: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBatch:
 
 def from_batch(batch: pa.RecordBatch, index: int = 0) -> dict[str, Any]:
     """The row at ``index`` of a batch: what :func:`to_row` gave, null for null."""
-    return {name: _value(name, batch.column(name)[index]) for name in COLUMNS if name in batch.schema.names}
+    return {name: _value(batch.column(name)[index]) for name in COLUMNS if name in batch.schema.names}
 
 
 def _media(piece: EncodedImage | EncodedAudio | None, path: str) -> dict[str, Any] | None:
@@ -88,13 +87,12 @@ def _column(value: Any, dtype: pa.DataType) -> pa.Array:
     return pa.array([list(value.items()) if pa.types.is_map(dtype) else value], dtype)
 
 
-def _value(name: str, scalar: pa.Scalar) -> Any:
+def _value(scalar: pa.Scalar) -> Any:
     if not scalar.is_valid:
         return None
-    if name not in _ARRAYS:
-        value = scalar.as_py()
-        return dict(value) if pa.types.is_map(scalar.type) else value
-    values = scalar.values
-    if name == "imu_mask":
-        return values.to_numpy(zero_copy_only=False)
-    return values.flatten().to_numpy().reshape(len(values), -1)
+    if scalar.type == MASK:
+        return scalar.values.to_numpy(zero_copy_only=False)
+    if scalar.type == ROWS:
+        return scalar.values.flatten().to_numpy().reshape(len(scalar.values), -1)
+    value = scalar.as_py()
+    return dict(value) if pa.types.is_map(scalar.type) else value

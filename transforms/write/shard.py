@@ -17,7 +17,7 @@ from align.schemas.features import arrow_schema
 from align.schemas.sample import Sample
 from align.schemas.wire import json_digest
 from align.transforms.formats.parquet import ParquetShard
-from align.transforms.formats.webdataset import TarShard, describe, kinds
+from align.transforms.formats.webdataset import DEFAULT_PARTS, TarShard
 from align.transforms.stages import count, stage
 from align.transforms.store.publish import Publication, Store, digest, publish, publish_json, read_json
 from align.transforms.write.encoded import EncodedRow, encoded
@@ -178,7 +178,7 @@ def write_shard(spec: ShardSpec, rows: Iterable[Item], store: Store) -> ShardRep
                 batch, row = made.batch, from_batch(made.batch)
                 collector.add(row, made.counts)
                 recordings.add(row["recording_id"])
-                heads.append(Head(row["key"], kinds(row), _leaves(describe(row)), spool.append(batch)))
+                heads.append(_head(row, spool.append(batch)))
         _check_unique(spec, heads)
         order = write_order(heads, spec.seed)
         report = ShardReport(
@@ -216,6 +216,11 @@ class Head:
     kinds: tuple[str, ...]
     leaves: int
     place: int
+
+
+def _head(row: Mapping[str, Any], place: int) -> Head:
+    parts = DEFAULT_PARTS
+    return Head(row["key"], parts.kinds(row), _leaves(parts.describe(row)), place)
 
 
 def write_order(heads: Sequence[Head], seed: int) -> list[Head]:
