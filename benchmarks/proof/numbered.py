@@ -192,14 +192,14 @@ def heard_part(pcm: Floats, rate: int, seeds: Sequence[int]) -> int | None:
     """Which part's sound is in the middle of this, whatever instant of it; None where it is none's."""
     middle, reach = len(pcm) // 2, rate // 30
     pcm = pcm[max(middle - reach, 0) : middle + reach]
-    seconds = np.arange(len(pcm))[:, None] / rate
-    shares = {seed: _explained(pcm, 2 * np.pi * sound_of(seed).hz * seconds) for seed in seeds}
+    power = max(float(pcm @ pcm), 1e-12)
+    shares = {s: float(((_tones(s, len(pcm), rate).T @ pcm) ** 2).sum()) / power for s in seeds}
     best = max(shares, key=lambda seed: shares[seed])
     return best if shares[best] > 0.8 else None
 
 
-def _explained(pcm: Floats, angles: Floats) -> float:
-    """The share of the sound's power that tones of any gain and phase explain."""
-    basis = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-    fit, *_ = np.linalg.lstsq(basis, pcm, rcond=None)
-    return 1 - float(((pcm - basis @ fit) ** 2).sum() / max((pcm**2).sum(), 1e-12))
+@lru_cache(maxsize=64)
+def _tones(seed: int, count: int, rate: int) -> Floats:
+    """What a part's tones span, of any gain and phase: orthonormal, float64 [count, 80]."""
+    angles = 2 * np.pi * sound_of(seed).hz * np.arange(count)[:, None] / rate
+    return np.asarray(np.linalg.qr(np.concatenate([np.sin(angles), np.cos(angles)], axis=1)).Q)
