@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import imageio_ffmpeg
-import pyarrow as pa
 
 from align.pipeline.config import RunConfig
 from align.pipeline.job.planning import list_recordings, plan_recording
@@ -25,6 +24,7 @@ from align.schemas.plan import Segment
 from align.schemas.recording import Recording, Stream
 from align.transforms.synth.layout import synthesize
 from align.transforms.synth.options import SynthOptions
+from align.transforms.write.encoded import EncodedRow
 
 WINDOWS = 12
 """Of a segment that are decoded: a damaged header may plan a million."""
@@ -137,8 +137,8 @@ def plan_and_decode(recording: Recording, config: RunConfig) -> str:
     return ends[0] if ends else "read"
 
 
-def _check_account(segment: Segment, items: list[pa.RecordBatch | Fault]) -> None:
-    found = [i.start_ns if isinstance(i, Fault) else i.column("start_ns")[0].as_py() for i in items]
+def _check_account(segment: Segment, items: list[EncodedRow | Fault]) -> None:
+    found = [i.start_ns if isinstance(i, Fault) else i.batch.column("start_ns")[0].as_py() for i in items]
     if found != list(segment.starts_ns) or any(i.windows != 1 for i in items if isinstance(i, Fault)):
         raise Finding(f"windows {segment.starts_ns} became {found}")
 
