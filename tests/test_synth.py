@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -276,6 +276,7 @@ def test_components_restart_their_own_clock_at_each_joint(synth_folder):
     drift=st.floats(-500, 500),
     leaps=st.lists(st.floats(0, 2), max_size=3),
 )
+@example(rate=24.953125, jitter=0.375, offset=0.0, drift=0.0, leaps=[0.78125, 0.1640625, 0.828125])
 @settings(max_examples=60, deadline=None)
 def test_the_clock_map_leads_from_written_to_true_times(rate, jitter, offset, drift, leaps):
     options = SynthOptions(
@@ -286,8 +287,9 @@ def test_the_clock_map_leads_from_written_to_true_times(rate, jitter, offset, dr
     np.testing.assert_array_equal(clock.imu_clock(options).to_recording(rows.written_ns), rows.true_ns)
     assert np.all(np.diff(rows.true_ns) > 0)
     assert np.all(np.diff(rows.written_ns) > 0)
-    # Nothing is lost but at the leaps, where less than two periods may be.
-    assert np.diff(rows.true_ns).max() < (2.0 + 2 * jitter + 0.001) * NS / rate + 2
+    # Nothing is lost but at the leaps. On either side of one, the last row kept and the first one lost may each
+    # be off their places by the jitter: a period and twice the jitter.
+    assert np.diff(rows.true_ns).max() < (2.0 + 4 * jitter + 0.001) * NS / rate + 2
     assert list(np.unique(rows.component)) == list(range(len(leaps) + 1))
 
 
