@@ -41,7 +41,7 @@ from align.transforms.write.manifest import count, manifest, write_failures, wri
 from align.transforms.write.shard import ShardSpec, write_shard
 from align.transforms.write.stats import merge_all, write_stats
 
-# In CI the same examples every time; random search belongs to the desk, and what it finds becomes an @example.
+# In CI the same examples every time. Random search belongs to the desk; what it finds becomes an @example.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")

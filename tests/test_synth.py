@@ -287,8 +287,8 @@ def test_the_clock_map_leads_from_written_to_true_times(rate, jitter, offset, dr
     np.testing.assert_array_equal(clock.imu_clock(options).to_recording(rows.written_ns), rows.true_ns)
     assert np.all(np.diff(rows.true_ns) > 0)
     assert np.all(np.diff(rows.written_ns) > 0)
-    # Nothing is lost but at the leaps. On either side of one, the last row kept and the first one lost may each
-    # be off their places by the jitter: a period and twice the jitter.
+    # Nothing is lost but at the leaps. On either side of one, the last row kept and the first one lost may
+    # each be off their places by the jitter: a period and twice the jitter.
     assert np.diff(rows.true_ns).max() < (2.0 + 4 * jitter + 0.001) * NS / rate + 2
     assert list(np.unique(rows.component)) == list(range(len(leaps) + 1))
 
