@@ -216,6 +216,18 @@ def test_align_sync_listens_on_nothing_and_runs_no_code_of_the_current_folder(fo
     assert not seen.sockets
 
 
+@pytest.mark.parametrize("command", ["verify", "index", "inspect", "stats"])
+def test_no_command_on_a_data_set_runs_code_of_the_current_folder(
+    run_with_two_workers, hostile_folder, command
+):
+    place, mark = hostile_folder
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", "", os.environ.get("PYTHONPATH", "")])}
+    program = [sys.executable, "-I", str(ALIGN)]
+    seen = watched([command, run_with_two_workers.out], program=program, cwd=place, env=environment)
+    assert not mark.exists(), mark.read_text()
+    assert not seen.sockets
+
+
 @pytest.mark.parametrize("moment", ["workers start", "shards are written"])
 def test_a_killed_launcher_leaves_no_process_and_no_file(folder, tmp_path, moment):
     out, temporary = tmp_path / "out", tmp_path / "tmp"

@@ -40,6 +40,18 @@ def broken():
 def environment():
     return sorted(os.environ)
 
+def module_path():
+    return os.environ["PYTHONPATH"]
+
+def writing():
+    import tempfile
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(b"x")
+
+def new_privileges():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("NoNewPrivs"))
+
 def first_on_path():
     return sys.path[0]
 """
@@ -50,6 +62,7 @@ def child(tmp_path, monkeypatch):
     """A child whose functions are those above: the table of names is replaced on both sides."""
     (tmp_path / "strange.py").write_text(MODULE)
     names = ["same", "hungry", "endless", "crashed", "refused", "broken", "environment", "first_on_path"]
+    names += ["module_path", "writing", "new_privileges"]
     start = (
         "import align.pipeline.process.limited as limited\n"
         f"limited._FUNCTIONS = dict.fromkeys({names!r}, 'strange')\n"
@@ -91,8 +104,25 @@ def test_each_end_is_one_fault_and_the_next_request_is_answered(child, name, cod
 def test_it_gets_no_keys_and_nothing_from_the_current_folder(child):
     assert "AWS_SECRET_ACCESS_KEY" not in child.call("environment", 0)
     assert child.call("first_on_path", 0) != ""
-    with Limited(inherit=True) as other:
+    with Limited(["s3://bucket/out"]) as other:
         assert "AWS_SECRET_ACCESS_KEY" in other.call("environment", 0)
+    with Limited(["gs://bucket/out"]) as other:
+        assert "AWS_SECRET_ACCESS_KEY" not in other.call("environment", 0)
+
+
+def test_relative_entries_of_the_module_path_do_not_reach_it(child, monkeypatch, tmp_path):
+    """They mean the current folder, which may be the data set itself."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", "", str(tmp_path)]))
+    with Limited() as other:
+        assert other.call("module_path", 0) == str(tmp_path)
+
+
+def test_it_can_write_no_file_and_gain_no_rights(child):
+    with pytest.raises(AlignError) as caught:
+        child.call("writing", 0)
+    assert caught.value.code == "unreadable"
+    if sys.platform == "linux":
+        assert child.call("new_privileges", 0) == "1"
 
 
 def test_a_pause_costs_nothing(child):

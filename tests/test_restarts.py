@@ -29,6 +29,7 @@ from align.transforms.read.joined import file_starts
 from align.transforms.read.probe import probe_media
 from align.transforms.read.timeline import Timeline, longest_jump_ns, tolerance_ns
 from benchmarks.proof.numbered import CONTAINERS, FPS, Part, heard_part, write_parts
+from benchmarks.proof.odd_media import numbered
 from benchmarks.proof.truth import number_in
 
 OPTIONS = AlignOptions(
@@ -90,7 +91,44 @@ def test_a_further_file_is_found_by_its_header(tmp_path, name):
         assert file_starts(file, len(one), media.format) == ()
 
 
+def test_decoding_times_may_step_back_by_less_than_those_that_are_reordered():
+    for tolerance, ends in ((None, [False] * 6), (5, [False] * 5 + [True])):
+        timeline = Timeline(tolerance=20)
+        assert [timeline.ends_before(t, tolerance) for t in (0, 10, 20, -8, -7, -6)] == ends
+
+
 # -- Windows -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "fps"), [("mkv", "libx264", 10), ("mkv", "mpeg4", 5), ("ts", "libx264", 25)]
+)
+def test_slow_pictures_without_sound_do_not_hide_a_step_back(tmp_path, suffix, codec, fps):
+    starts = {0: 0, 1000: 5.6}
+    pieces = [
+        numbered(tmp_path / f"{n}.{suffix}", range(n, n + 6 * fps), "-c:v", codec, "-bf", "2",
+                 "-output_ts_offset", str(start), fps=fps, sound=False).read_bytes()
+        for n, start in starts.items()
+    ]  # fmt: skip
+    path = tmp_path / f"joined.{suffix}"
+    path.write_bytes(b"".join(pieces))
+    plan, items = read(path)
+    (note,) = notes(plan)
+    assert "6.000 s in" in note.detail
+    assert len(items) == 12
+    assert all(number_in(cv2.imdecode(np.frombuffer(i.image.data, np.uint8), 1)) < 1000 for i in items)
+
+
+def test_a_loss_is_told_by_the_stream_that_shows_it(tmp_path):
+    """Sound ends the timeline; the pictures alone, few a second, would not prove a step by 0.3 s."""
+    pieces = [
+        numbered(tmp_path / f"{n}.ts", range(n, n + 40), "-c:v", "libx264", "-c:a", "aac",
+                 "-output_ts_offset", str(start), fps=8).read_bytes()
+        for n, start in {0: 0, 1000: 4.7}.items()
+    ]  # fmt: skip
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(pieces))
+    assert probe_media(str(path)).restart.lost_ns == pytest.approx(5 * NS, abs=0.1 * NS)
 
 
 def read(path, options=OPTIONS, segment_s=1e4):

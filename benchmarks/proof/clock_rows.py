@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from align import AlignOptions, Recording, Stream
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from benchmarks.proof.imu_rows import GRAVITY, sparse_video
 from benchmarks.proof.job import Result, run
 from benchmarks.proof.media import ffmpeg
@@ -156,7 +157,7 @@ def _batched(folder: Path, video: Path) -> Result:
     table: Floats = np.stack([np.floor(true * 10 + 1e-6) * 100, *values], axis=1)
     head = "canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"
     np.savetxt(folder / "batched.csv", table, "%.9f", ",", header=head, comments="")
-    imu = Stream("imu", str(folder / "batched.csv"), "batched.csv")
+    imu = Stream("imu", str(folder / "batched.csv"), "batched.csv", columns=IMU_COLUMNS)
     recording = Recording("proof", "r", "r", Stream("video", str(video), video.name), imu=imu)
     worst, least, said = 0.0, 1.0, set()
     for row in run([recording], _OPTIONS).rows["r"]:

@@ -54,16 +54,19 @@ def run(recordings: Iterable[Recording], options: AlignOptions, **changes: Any) 
     import apache_beam as beam
 
     from align import AlignRecordings
-    from align.pipeline.job.runners import choose_runner, pipeline_options
+    from align.pipeline.job.runners import make_pipeline
+    from align.pipeline.job.tasks import stores_of
+    from align.pipeline.process.local_run import carried_out_here
 
     given = list(recordings)
     folder = str(Path(given[0].video.uri).parent)
     with tempfile.TemporaryDirectory(prefix="align-proof-") as out:
         config = replace(RunConfig("proof", folder, out, options, max_failures=1.0, workers=1), **changes)
-        with beam.Pipeline(
-            runner=choose_runner(config), options=pipeline_options(config, config.workers)
-        ) as p:
-            _ = p | beam.Create(given) | AlignRecordings(config)
+        with (
+            carried_out_here("run", config, config.workers or 1, stores_of(config), lambda _: None) as here,
+            make_pipeline(config) as p,
+        ):
+            _ = p | beam.Create(given) | AlignRecordings(config, here.token)
         report = verify(out)
         if not report.ok:
             raise RuntimeError(f"align verify: {report}")

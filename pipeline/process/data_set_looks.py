@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 
 from align.pipeline.process.limited import Limited
-from align.pipeline.storage.files import is_remote
 from align.pipeline.storage.stores import store
 from align.schemas.errors import AlignError
 from align.transforms.check.shard import Look, Looker, look_at_shard
@@ -32,7 +31,7 @@ def seen(root: str, path: str, by: By) -> dict[str, list[Any]]:
 @contextmanager
 def checking(root: str) -> Iterator[Looker]:
     """What looks at the shards of a data set for ``align verify``, in a child."""
-    with Limited(inherit=is_remote(root)) as child:
+    with Limited([root]) as child:
 
         def looker(file: ShardFile, config: Mapping[str, Any], deep: bool, index: str) -> Look:
             listed = {name: getattr(file, name) for name in ShardFile.__slots__}
@@ -56,7 +55,7 @@ def indexing(root: str, sizes: Mapping[str, int], threads: int) -> Iterator[Inde
         sizes: path of a shard -> its bytes.
         threads: how many ask at a time.
     """
-    children = [Limited(inherit=is_remote(root)) for _ in range(max(threads, 1))]
+    children = [Limited([root]) for _ in range(max(threads, 1))]
     free = list(children)
 
     def looker(path: str, by: By) -> pa.Table:

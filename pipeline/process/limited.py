@@ -14,11 +14,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import IO, Any
 
+from align.pipeline.process.environment import child_environment, python_module
+from align.pipeline.process.limits import confine
 from align.schemas.errors import AlignError
 
 _FUNCTIONS: Mapping[str, str] = {
@@ -28,7 +30,6 @@ _FUNCTIONS: Mapping[str, str] = {
 _MEMORY = 800 << 20
 _CPU_S, _BYTES_A_S = 25.0, 1_000_000
 _MOST_REPLY = 256 << 20
-_FILES = 256
 # Libraries start a thread, and reserve its stack and arena, for each core: none of that is needed here.
 _ALONE = {
     "OMP_NUM_THREADS": "1",
@@ -36,19 +37,20 @@ _ALONE = {
     "ARROW_IO_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
 }
-_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+COMMAND = python_module("align.pipeline.process.limited")
 
 
 class Limited:
     """A child that carries out one request after another; started when it is first needed.
 
     Args:
-        inherit: give it the whole environment: where a bucket's client needs its credentials.
+        stores: URIs that it reads; it is given the credentials of their stores, and no others.
     """
 
-    def __init__(self, *, inherit: bool = False) -> None:
-        kept = os.environ if inherit else {k: os.environ[k] for k in _KEPT if k in os.environ}
-        self._environment = {**kept, **_ALONE}
+    def __init__(self, stores: Iterable[str] = ()) -> None:
+        self._environment = {**child_environment(stores), **_ALONE}
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -73,7 +75,7 @@ class Limited:
                 child.stdin.flush()
                 line = child.stdout.readline(_MOST_REPLY)
                 reply = json.loads(line) if line.endswith(b"\n") else None
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 reply = None
             if not isinstance(reply, dict) or not {"error", "value"} & reply.keys():
                 raise self._lost(child)
@@ -95,9 +97,8 @@ class Limited:
         self.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = (sys.executable, "-P", "-m", "align.pipeline.process.limited")
         return subprocess.Popen(
-            command,
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -127,14 +128,10 @@ def main() -> None:
     """The child: one request a line until the input ends."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
-    for limit, value in (
-        (resource.RLIMIT_DATA, _MEMORY),
-        (resource.RLIMIT_NOFILE, _FILES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(limit)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
+    confine()
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    memory = _MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         function = getattr(import_module(_FUNCTIONS[request["name"]]), request["name"])

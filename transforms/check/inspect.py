@@ -23,7 +23,7 @@ from align.schemas.time import NS, TimeSpan, ticks_to_ns
 from align.transforms.read.container import clock_offset_ns
 from align.transforms.read.guard import open_bytes, open_media
 from align.transforms.read.nominal import is_nominal, lacks_order, presented
-from align.transforms.read.timeline import Timeline, tolerance_ns
+from align.transforms.read.timeline import Timeline, packet_tolerance_ns, tolerance_ns
 from align.transforms.read.track import Track
 from align.transforms.read.tracks import closed_tracks, track_of, tracks_of
 from align.transforms.tables.table import survey_imu
@@ -117,7 +117,7 @@ def _gather(container: av.container.InputContainer, times: dict[int, _Times], of
             found = times.setdefault(packet.stream_index, _Times())
             found.spans.append(TimeSpan(start, start + max(ticks_to_ns(packet.duration or 0, base), 0)))
             decoded = start if packet.dts is None else ticks_to_ns(packet.dts, base) - offset
-            if found.timeline.ends_before(decoded):
+            if found.timeline.ends_before(decoded, packet_tolerance_ns(packet)):
                 found.restarts, found.timeline = found.restarts + 1, found.new()
             found.keyframes += packet.is_keyframe
             found.corrupt += packet.is_corrupt

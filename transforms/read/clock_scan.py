@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import av
@@ -15,7 +16,7 @@ from av.video.stream import VideoStream
 from align.schemas.media import MediaInfo
 from align.schemas.time import NS, tick_clock
 from align.transforms.read.container import time_base
-from align.transforms.read.timeline import Timeline, longest_jump_ns, tolerance_ns
+from align.transforms.read.timeline import Timeline, longest_jump_ns, packet_tolerance_ns, tolerance_ns
 
 
 @dataclass(slots=True)
@@ -47,31 +48,44 @@ class _Track:
     behind: list[tuple[int, int, int]] = field(default_factory=list)
     end: int | None = None
     reached: int = 0
+    files: int = 0
 
     def __post_init__(self) -> None:
         self.timeline = self.new()
 
-    def take(self, packet: Packet[Stream], at: int) -> None:
-        """Take the next packet, which stands at byte ``at``."""
+    def take(self, packet: Packet[Stream], at: int, files: int) -> None:
+        """Take the next packet, which stands at byte ``at``, behind the headers of so many further files."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         if ticks is None or packet.pts is None:
             return
-        shown, length = self.clock(packet.pts), self.clock(packet.duration or 0)
-        ends = self.timeline.ends_before(self.clock(ticks))
+        shown = self.clock(packet.pts)
+        place = at, shown, shown + self.clock(packet.duration or 0)
+        if files > self.files and self.spans and shown < self.spans[-1][1] - tolerance_ns():
+            self.behind = [place]  # with the header of a further file before it, one packet is proof
+            self._end()
+        else:
+            self._go_on(self.timeline.ends_before(self.clock(ticks), packet_tolerance_ns(packet)), place)
+        self.files = files
+
+    def _go_on(self, ends: bool, place: tuple[int, int, int]) -> None:
         if self.timeline.behind:
-            self.behind.append((at, shown, shown + length))
+            self.behind.append(place)
         else:
             self.behind.clear()
-            self._extend(shown, shown + length)
-            self.reached = at if self.end is None else self.reached
+            self._extend(*place[1:])
+            self.reached = place[0] if self.end is None else self.reached
         if ends:
-            self.end = self.behind[0][0] if self.end is None else self.end
-            self.timeline = self.new()
-            self.spans.append((self.behind[0][1], self.behind[0][1]))
-            self.idle.append(0)
-            for _, start, end in self.behind:
-                self._extend(start, end)
-            self.behind.clear()
+            self._end()
+
+    def _end(self) -> None:
+        """The timeline ended before what is behind it, which begins another."""
+        self.end = self.behind[0][0] if self.end is None else self.end
+        self.timeline = self.new()
+        self.spans.append((self.behind[0][1], self.behind[0][1]))
+        self.idle.append(0)
+        for _, start, end in self.behind:
+            self._extend(start, end)
+        self.behind.clear()
 
     def _extend(self, start: int, end: int) -> None:
         if not self.spans:
@@ -87,8 +101,14 @@ class _Track:
         return [high - low - idle for (low, high), idle in zip(self.spans, self.idle, strict=True)]
 
 
-def scan_clock(container: InputContainer, media: MediaInfo) -> Scan:
-    """Demux an open file to its end, without decoding: the streams that are read, or those that stand in."""
+def scan_clock(container: InputContainer, media: MediaInfo, starts: Sequence[int] = ()) -> Scan:
+    """Demux an open file to its end, without decoding: the streams that are read, or those that stand in.
+
+    Args:
+        container: the file, or a part of it.
+        media: the file, probed.
+        starts: where further files begin in it, by their headers.
+    """
     streams = _chosen(container, media)
     jump = longest_jump_ns(container.format.name)
     tracks = {s.index: _track(s, media, jump) for s in streams}
@@ -97,11 +117,11 @@ def scan_clock(container: InputContainer, media: MediaInfo) -> Scan:
         at = at if packet.pos is None else packet.pos
         track = tracks.get(packet.stream_index)
         if track is not None:
-            track.take(packet, at)
+            track.take(packet, at, bisect_right(starts, at))
     ends = [t.end for t in tracks.values() if t.end is not None]
     if ends:  # what another stream has begun, too few packets prove
         ends += [t.behind[0][0] for t in tracks.values() if t.behind and t.end is None]
-    lengths = next((t.lengths_ns for t in tracks.values() if t.spans), [])
+    lengths = max((t.lengths_ns for t in tracks.values()), key=len, default=[])  # the first of equals
     reached = max((t.reached for t in tracks.values()), default=0)
     sound = next((tracks[s.index].spans for s in streams if isinstance(s, AudioStream)), [])
     return Scan(min(ends, default=None), reached, lengths, sound[-1][1] if sound else None)

@@ -82,7 +82,7 @@ def survey_clocks(part: Part, size: int, media: MediaInfo, *, by_tables: bool) -
     apart = list(starts) if starts and file.is_apart(starts[0]) else []
     if not starts and size > SCAN_BYTES and file.seems_ascending():
         return Clocks()
-    scan = file.scan(0, apart[0] if apart else None)
+    scan = file.scan(0, apart[0] if apart else None, starts)
     ends = [*apart, *(_begun(end, scan.reached, starts) for end in (scan.end,) if end is not None)]
     return Clocks(file.restart(min(ends), scan, apart) if ends else None, scan.sound_end_ns)
 
@@ -121,11 +121,11 @@ class _File:
         with closing(self._opened(0, None)) as container:
             return any(e.pos >= end for s in container.streams for e in s.index_entries)
 
-    def scan(self, begin: int, end: int | None) -> Scan:
+    def scan(self, begin: int, end: int | None, starts: Sequence[int] = ()) -> Scan:
         """Demux some bytes of the file; of what is no medium, nothing is known."""
         try:
             with closing(self._opened(begin, end)) as container:
-                return scan_clock(container, self.media)
+                return scan_clock(container, self.media, starts)
         except AlignError:
             return Scan()
 

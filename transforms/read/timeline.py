@@ -1,7 +1,7 @@
 """Time goes one way: tells where the times of a stream's packets begin again.
 
 In the order of decoding, times ascend: decoding times always, presentation times but for the few pictures
-that are reordered. Where they step back by more than that, another *timeline* begins: a clock that was
+that are reordered, which is allowed for where no decoding time is known. Where they step back by more than that, another *timeline* begins: a clock that was
 started again, or a second recording behind the first one in the same file::
 
     time    0 1 2 3 4 5 | 0 1 2 3 4            a restart
@@ -45,6 +45,11 @@ def tolerance_ns(frame_ns: int = 0) -> int:
     return max(_LEAST_NS, _REORDERED * frame_ns)
 
 
+def packet_tolerance_ns(packet: Packet[Any]) -> int | None:
+    """By how much a packet may step back, where that is less than its stream may: decoding times ascend."""
+    return None if packet.dts is None else _LEAST_NS
+
+
 def longest_jump_ns(format_name: str) -> int | None:
     """How far ahead a clock may jump.
 
@@ -70,17 +75,23 @@ class Timeline:
         self._last: deque[int] = deque(maxlen=PROOF)
         self.behind = 0
 
-    def ends_before(self, time: int) -> bool:
-        """Take the next packet's time; whether the timeline ended ``behind`` packets before the next one."""
-        if len(self._last) == PROOF and not self._goes_on(time):
+    def ends_before(self, time: int, tolerance: int | None = None) -> bool:
+        """Take the next packet's time; whether the timeline ended ``behind`` packets before the next one.
+
+        Args:
+            time: of the packet.
+            tolerance: it may step back by so much, where that differs from the usual.
+        """
+        tolerance = self._tolerance if tolerance is None else tolerance
+        if len(self._last) == PROOF and not self._goes_on(time, tolerance):
             self.behind += 1
             return self.behind >= PROOF
         self.behind = 0
         self._last.append(time)
         return False
 
-    def _goes_on(self, time: int) -> bool:
-        if time < min(self._last) - self._tolerance:
+    def _goes_on(self, time: int, tolerance: int) -> bool:
+        if time < min(self._last) - tolerance:
             return False
         return self._jump is None or time <= max(self._last) + self._jump
 
@@ -112,7 +123,7 @@ def one_way(
         ticks = packet.pts if packet.dts is None else packet.dts
         if timeline is None or ticks is None:
             pass
-        elif timeline.ends_before(clocks[packet.stream_index](ticks)):
+        elif timeline.ends_before(clocks[packet.stream_index](ticks), packet_tolerance_ns(packet)):
             detail = f"the clock of stream {packet.stream_index} restarts before byte {packet.pos}"
             raise AlignError("clock_restarted", f"{detail}; cut the file there to use both parts")
         if len(held) > _HELD or not any(t.behind for t in timelines.values()):
