@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from align.schemas.time import NS, ClockMap, ClockPiece, TimeSpan
 from align.transforms.align.imu import window_imu
 from align.transforms.tables import rows as imu_rows
@@ -43,11 +44,11 @@ WINDOW = TimeSpan(5 * NS, 10 * NS)
 
 
 def window_of(data, window=WINDOW, clock=None):
-    found = survey_imu(io.BytesIO(data))
+    found = survey_imu(io.BytesIO(data), IMU_COLUMNS)
     clock = clock or ClockMap()
     reach = window.widened(NS)
     where = imu_range(found, clock.span_on_stream(reach))
-    track = read_imu(io.BytesIO(data), where, clock, reach)
+    track = read_imu(io.BytesIO(data), where, clock, reach, IMU_COLUMNS)
     return found, track, window_imu(track, window, 200)
 
 
@@ -109,11 +110,13 @@ def test_a_few_duplicates_and_doubled_rows_are_what_they_were():
 def test_a_windows_rows_do_not_depend_on_what_is_read_around_them(monkeypatch, block, offset_ns):
     monkeypatch.setattr(imu_rows, "BLOCK_BYTES", block)
     data, clock = batched(jitter_ms=20), ClockMap((ClockPiece(0, offset_ns, 30.0),))
-    found = survey_imu(io.BytesIO(data))
-    whole = read_imu(io.BytesIO(data), imu_range(found, found.span), clock, TimeSpan(0, 30 * NS))
+    found = survey_imu(io.BytesIO(data), IMU_COLUMNS)
+    whole = read_imu(io.BytesIO(data), imu_range(found, found.span), clock, TimeSpan(0, 30 * NS), IMU_COLUMNS)
     for start in range(3_000, 9_000, 733):
         span = TimeSpan(start * MS, (start + 1_500) * MS)
-        part = read_imu(io.BytesIO(data), imu_range(found, clock.span_on_stream(span)), clock, span)
+        part = read_imu(
+            io.BytesIO(data), imu_range(found, clock.span_on_stream(span)), clock, span, IMU_COLUMNS
+        )
         inside = (whole.gyro_ns >= span.start_ns) & (whole.gyro_ns < span.end_ns)
         np.testing.assert_array_equal(part.gyro_ns, whole.gyro_ns[inside])
         np.testing.assert_array_equal(part.gyro, whole.gyro[inside])
@@ -153,4 +156,4 @@ def test_real_tables_keep_their_own_times():
     tables = sorted((SHARED / "ego4d/v2/imu").glob("*-*.csv"))
     assert tables
     for path in tables:
-        assert survey_imu(path).batch_ns == 0
+        assert survey_imu(path, IMU_COLUMNS).batch_ns == 0

@@ -120,7 +120,7 @@ def test_who_writes_shards_decodes_nothing(clone_input, tmp_path, monkeypatch):
         options = AlignOptions(window_ns=10**9, stride_ns=10**9)
         config = RunConfig("ego4d", str(root.parent), str(tmp_path / name), options=options, isolate=isolate)
         segments = [s for r in list_recordings(config) for s in plan_recording(r, config).segments]
-        return write_one_shard(("train", 0, 1), segments, config, Heartbeat(str(tmp_path)))
+        return write_one_shard(("train", 0, 1), segments, config, Heartbeat())
 
     def refuse(*_, **__):
         raise AlignError("decoded", "in the process that writes shards")

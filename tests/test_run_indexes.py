@@ -117,15 +117,17 @@ def test_resume_makes_a_damaged_index_anew(out, configured, victim):
     assert tree(out) == before
 
 
-def test_stale_indexes_go_with_the_commit(out, configured):
-    stale = [out / "index" / "old-00000-of-00001.parquet", out / "webdataset" / "old-000000.idx"]
-    for path in stale:
+def test_index_files_that_no_list_of_ours_names_stay_and_are_not_taken_for_ours(out, configured):
+    foreign = [out / "index" / "old-00000-of-00001.parquet", out / "webdataset" / "old-000000.idx"]
+    for path in foreign:
         path.write_bytes(b"old")
     (out / "manifest.json").unlink()
     align.run(configured(out, indexes=("dali",), resume=True))
-    assert not [p for p in stale if p.exists()]
-    assert not (out / "webdataset" / ".nv-meta" / "index.sqlite").exists()
-    assert verify(str(out)).problems == ()
+    assert [path.read_bytes() for path in foreign] == [b"old", b"old"]
+    listed = json.loads((out / "manifest.json").read_text())["loader_index"]
+    assert {entry["kind"] for entry in listed} == {"dali"}
+    assert not {entry["path"] for entry in listed} & {str(path.relative_to(out)) for path in foreign}
+    assert {problem.code for problem in verify(str(out)).problems} <= {"unlisted"}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from align.pipeline.process.frames import (
 )
 from align.pipeline.process.limits import confine, limit_memory
 from align.pipeline.process.remote_reads import relayed
-from align.pipeline.process.replies import LAST_TIME_NS, MOST_KEYFRAMES
+from align.pipeline.process.replies import MOST_KEYFRAMES, has_absurd_number
 from align.pipeline.process.worker_process import end_with
 from align.pipeline.storage.files import is_remote
 from align.schemas.errors import AlignError, Fault
@@ -88,19 +88,14 @@ def probe(request: dict[str, Any], opener_for: decoder_tasks.OpenerFor) -> Itera
             opener=opener_for(uri),
         )
     count("probe", 1)
+    times = media.video.keyframes_ns if media.video is not None else ()
+    if len(times) > MOST_KEYFRAMES or has_absurd_number(to_plain(media)):
+        detail = f"{uri!r} has {len(times)} keyframes, or times of another century: it is damaged"
+        raise AlignError("bad_container", detail, stage="probe")
     if media.video is not None:
-        times = media.video.keyframes_ns
-        if len(times) > MOST_KEYFRAMES or any(abs(t) >= LAST_TIME_NS for t in (*times, *_ends(media))):
-            detail = f"{uri!r} has {len(times)} keyframes, or times of another century: it is damaged"
-            raise AlignError("bad_container", detail, stage="probe")
         yield KEYFRAMES, np.array(times, "<i8").tobytes()
         media = replace(media, video=replace(media.video, keyframes_ns=()))
     yield MEDIA, to_json(to_plain(media))
-
-
-def _ends(media: MediaInfo) -> list[int]:
-    spans = [stream.span for stream in (media.video, media.audio) if stream]
-    return [time for span in spans for time in (span.start_ns, span.end_ns)]
 
 
 def hear(request: dict[str, Any], opener_for: decoder_tasks.OpenerFor) -> Iterator[Reply]:

@@ -226,7 +226,7 @@ def counters_of(payload: bytes) -> dict[str, int]:
 
 def _media(payload: bytes) -> MediaInfo:
     told = _object(payload)
-    refuse(any(_is_absurd(value) for value in _values(told)), "a number that is none")
+    refuse(has_absurd_number(told), "a number that is none")
     media: MediaInfo = from_plain(MediaInfo, told)
     video, audio = media.video, media.audio
     refuse(len(media.streams) > MAX_STREAMS, "more streams than are let in")
@@ -248,6 +248,11 @@ def _values(told: Any) -> Iterator[Any]:
             yield from _values(item)
     else:
         yield told
+
+
+def has_absurd_number(told: Any) -> bool:
+    """Whether a JSON value holds a number that no medium has: of another century, or not finite."""
+    return any(_is_absurd(value) for value in _values(told))
 
 
 def _is_absurd(value: object) -> bool:

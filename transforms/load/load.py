@@ -78,11 +78,11 @@ def load(
     chosen = find_profile(profile)
     wanted = _modalities(chosen, modalities, dataset)
     check_written(chosen, wanted, dataset.options)
-    if chosen.size is None and "image_size" not in dataset.options:
-        raise AlignError("bad_manifest", f"{dataset.root}: its manifest has no image_size", stage="verify")
     if batch_size is not None and batch_size < 1:
         raise UsageError("batch_size must be at least 1, or None for single windows")
     sources = _sources(dataset, split, balance, duplicates)
+    if chosen.size is None and "image_size" not in dataset.options:
+        raise AlignError("bad_manifest", f"{dataset.root}: its manifest has no image_size", stage="verify")
     try:
         from align.transforms.load.dataset import Settings, Windows
     except ModuleNotFoundError as error:
