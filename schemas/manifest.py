@@ -51,6 +51,7 @@ _MANIFEST = record(
         "config_sha256": text(most=200),
         "config_sha256_of": listing(text(most=200)),
         "versions": mapping(text(most=200)),
+        "provenance_sha256": text(most=64),
         "files": listing(record(_FILE)),
         "index": listing(_INDEX),
         "loader_index": listing(record({**_FILE, "kind": text(most=40)})),

@@ -80,8 +80,9 @@ def test_a_described_file_that_is_not_what_the_manifest_says_is_found_and_mended
         edit(out / "manifest.json", lambda m: m.update(files=[f for f in m["files"] if f["path"] != name]))
         assert ("manifest.json", "not_listed") in problems(out)
     elif how == "replaced":
-        (out / name).write_bytes((out / name).read_bytes() + b"\n")
-        assert (name, "size") in problems(out)
+        data = (out / name).read_bytes()
+        (out / name).write_bytes(data[:-1] + b"?" if data else b"?")
+        assert (name, "checksum" if data else "size") in problems(out)
     else:
         (out / name).unlink()
         assert (name, "no_file") in problems(out)
@@ -101,6 +102,10 @@ def test_a_described_file_that_is_not_what_the_manifest_says_is_found_and_mended
         lambda m: m["config"].update(source="another"),
         lambda m: m.update(align_version="9.9"),
         lambda m: m["versions"].update(align="9.9"),
+        lambda m: m["versions"].update(numpy="9.9"),
+        lambda m: m["versions"].pop("ffmpeg"),
+        lambda m: m["config"].update(seed=99),
+        lambda m: m.pop("provenance_sha256"),
     ],
 )
 def test_a_configuration_that_was_altered_is_found_without_another_file(out, change):

@@ -1,5 +1,7 @@
 """Every broken IMU table ends as its reason or is read rightly; nothing else of its recording is lost."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,7 @@ FAULTS = {
     "random": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "invalid"),
     "not-there": (lambda path: path.unlink(), "not_recorded"),
     "directory": (lambda path: (path.unlink(), path.mkdir()), "invalid"),
+    "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "invalid"),
 }
 # Read rightly, these give the very samples of the undamaged table.
 EQUAL = ("bom", "crlf", "semicolons", "decimal-commas", "duplicates", "unordered", "microseconds")

@@ -126,6 +126,7 @@ FAULTS = {
     "one-pixel": (one_pixel, None),
     "pixels-16k": (pixels_16k, "too_many_pixels"),
     "directory": (replaced_by_directory, "not_a_file"),
+    "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "not_a_file"),
     "broken-link": (broken_link, "missing_file"),
     "several-tracks": (
         lambda path: ffmpeg(*source("32x32"), *source("64x48"), "-map", 0, "-map", 1, *H264, path),

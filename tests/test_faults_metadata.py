@@ -1,6 +1,7 @@
 """Broken metadata ends as its reason; the healthy recordings beside it are what they are without it."""
 
 import json
+import os
 
 import pytest
 
@@ -125,3 +126,21 @@ def test_a_damaged_narration_file_costs_only_text(align_run, clone_input, run_re
         assert row["image"] == alone[0][key]["image"]
         assert row["imu"] == alone[0][key]["imu"]
     assert faults
+
+
+@pytest.mark.parametrize("name", ["ego4d.json", "annotations/narration.json"])
+def test_a_pipe_in_place_of_metadata_is_not_waited_for(clone_input, tmp_path, capsys, name):
+    root = clone_input(tmp_path / "in", HEALTHY)
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    command = ["run", "--source", "ego4d", "--input", str(root.parent), "--output", str(tmp_path / "out")]
+    try:
+        main([*command, "--window", "1"])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    told = capsys.readouterr().err
+    assert "defect" not in told
+    if name == "ego4d.json":
+        assert "ego4d.json cannot be read" in told
+    assert bool(code) == (name == "ego4d.json")

@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import align
+import align.pipeline.job.run as running
 from align.pipeline.config import RunConfig
 from align.pipeline.job.owned import LEDGER, STARTED, former, owned, remember, remove_data_set
 from align.pipeline.job.resume import begin, clean, keep_for_later, look_at_inputs
 from align.pipeline.storage.lock import LOCK, locked
-from align.schemas.errors import UsageError
+from align.schemas.errors import AlignError, UsageError
 from align.schemas.options import AlignOptions
 from align.transforms.check.verify import verify
 from align.transforms.index.balance import add_index
@@ -292,6 +293,51 @@ def test_overwrite_refuses_foreign_files_in_its_way_and_touches_nothing(place, n
     with pytest.raises(UsageError, match=f"{name}.*is not of the data set there"):
         align.run(configured(place, overwrite=True))
     assert tree(place / "out") == before
+
+
+IN_THE_WAY = [
+    *("README.md", "stats.json", "failures.jsonl", "manifest.json", "webdataset/README.md"),
+    *("webdataset/.nv-meta/split.yaml", "webdataset/train-000000.tar.idx", "index/{first}"),
+]
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_going_on_refuses_a_users_file_that_the_commit_would_replace(place, finished, tmp_path, name):
+    unfinished, files = tmp_path / "unfinished", tree(finished / "out")
+    first = min(n for n in files if n.startswith("data/")).removeprefix("data/")
+    for path in (n for n in files if n.startswith(("data/", "webdataset/t", "_work/reports/"))):
+        (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
+        (unfinished / path).write_bytes(files[path])
+    started = json.loads(files[STARTED])
+    del started["committed"]
+    (unfinished / STARTED).write_text(json.dumps(started))
+    name = name.format(first=first)
+    put(unfinished, [name])
+    before = tree(unfinished)
+    config = replace(configured(place), output=str(unfinished), resume=True)
+    with pytest.raises(UsageError, match=f"{name} is not of the run there"):
+        align.run(config)
+    assert tree(unfinished) == before
+    (unfinished / name).unlink()
+    align.run(config)
+    assert tree(unfinished) == files
+
+
+def test_a_users_file_that_came_while_the_run_went_on_stops_the_commit(place, finished, monkeypatch):
+    def begun(*given):
+        begin(*given)
+        put(place / "new", ["stats.json"])
+
+    monkeypatch.setattr(running, "begin", begun)
+    config = replace(configured(place), output=str(place / "new"))
+    with pytest.raises(AlignError, match=r"stats\.json is not of this run") as caught:
+        align.run(config)
+    assert caught.value.code == "foreign_file"
+    assert (place / "new/stats.json").read_bytes() == b"mine: stats.json"
+    (place / "new/stats.json").unlink()
+    monkeypatch.undo()
+    align.run(replace(config, resume=True))
+    assert tree(place / "new") == tree(finished / "out")
 
 
 def test_overwrite_refuses_while_a_run_is_writing(place):

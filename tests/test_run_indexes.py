@@ -130,6 +130,17 @@ def test_index_files_that_no_list_of_ours_names_stay_and_are_not_taken_for_ours(
     assert {problem.code for problem in verify(str(out)).problems} <= {"unlisted"}
 
 
+def test_stale_indexes_go_with_the_commit(out, configured):
+    """Those that the former commit wrote, also where its manifest is gone."""
+    names = ["webdataset/.nv-meta/index.sqlite", *(f"webdataset/{n}" for n in ("*.wids.json", "*.tar.idx"))]
+    stale = [path for name in names for path in out.glob(name)]
+    assert len(stale) >= 3
+    (out / "manifest.json").unlink()
+    align.run(configured(out, indexes=("dali",), resume=True))
+    assert not [p for p in stale if p.exists()]
+    assert verify(str(out)).problems == ()
+
+
 @pytest.mark.parametrize(
     ("output", "formats", "indexes", "expected"),
     [

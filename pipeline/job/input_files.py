@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import BinaryIO
 
-from align.pipeline.storage.files import is_remote, open_binary, sizes_and_stamps
+from align.pipeline.storage.files import is_remote, open_input, sizes_and_stamps
 from align.schemas.errors import AlignError
 from align.schemas.plan import InputFile, Segment
 from align.schemas.recording import Recording, Stream
@@ -49,7 +49,7 @@ def look(stream: Stream, stamps: Stamps | None = None) -> InputFile:
         size, stamp = found
         return InputFile(stream.name, size, stamp, fingerprint(stream.uri, size) if stamps else "")
     try:
-        with open(stream.uri, "rb") as file:
+        with open_input(stream.uri) as file:
             stat = os.fstat(file.fileno())
             content = _fingerprint(file, stat.st_size)
     except OSError:
@@ -68,7 +68,7 @@ def _unreadable(stream: Stream) -> InputFile:
 def fingerprint(uri: str, size: int) -> str:
     """Of a file's content; "" where it cannot be read."""
     try:
-        with open_binary(uri) as file:
+        with open_input(uri) as file:
             return _fingerprint(file, size)
     except (OSError, AlignError):
         return ""

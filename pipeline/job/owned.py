@@ -18,6 +18,8 @@ from align.transforms.write.shard import REPORTS
 from align.transforms.write.stats import STATS
 
 STARTED = "_work/run.json"
+COMMITTED = "committed"
+"""Key in ``run.json``: what the commit wrote beside shards."""
 DESCRIBING = (CARD, WEBDATASET_CARD, STATS, FAILURES)
 """What the commit writes beside shards and indexes."""
 
@@ -34,17 +36,20 @@ def read_or_none(target: Store, path: str) -> Any:
 
 def holds_our_data_set(target: Store) -> bool:
     """Whether a manifest of ours, a run that has begun, or what is left of either lies in an output."""
-    manifest = read_or_none(target, MANIFEST)
-    if isinstance(manifest, dict) and {"schema_version", "align_version", "shards"} <= manifest.keys():
+    if _is_manifest(read_or_none(target, MANIFEST)):
         return True
     started = read_or_none(target, STARTED)
     return isinstance(started, dict) and {"config", "inputs"} <= started.keys()
 
 
+def _is_manifest(content: Any) -> bool:
+    return isinstance(content, dict) and {"schema_version", "align_version", "shards"} <= content.keys()
+
+
 def owned(target: Store, names: Iterable[str]) -> set[str]:
     """Among the files of an output, those that are ours."""
     names = set(names)
-    found = set(_of_ledger(target)) | _of_manifest(target)
+    found = of_commits(target)
     found |= {STARTED} if isinstance(read_or_none(target, STARTED), dict) else set()
     for path in reports_in(names):
         found |= {path, *files_of_report(target, path)}
@@ -64,9 +69,19 @@ def files_of_report(target: Store, path: str) -> set[str]:
     return set()
 
 
+def of_commits(target: Store) -> set[str]:
+    """Files of commits: one that holds, one under way, and one whose manifest was damaged or removed."""
+    found = set(_of_ledger(target)) | _of_manifest(target)
+    with suppress(*_MALFORMED):
+        found |= {name for name in read_json(target, STARTED)[COMMITTED] if isinstance(name, str)}
+    return found
+
+
 def _of_manifest(target: Store) -> set[str]:
     with suppress(*_MALFORMED):
         manifest = read_json(target, MANIFEST)
+        if not _is_manifest(manifest):
+            return set()
         described = () if "files" in manifest else DESCRIBING  # version 0.1 did not list them
         return {MANIFEST, *described, *(file["path"] for file in listed(manifest))}
     return set()
@@ -105,6 +120,28 @@ def foreign_in_the_way(target: Store, names: Iterable[str]) -> list[str]:
     names = list(names)
     others = set(names) - owned(target, names) - set(our_leftovers(names))
     return sorted(name for name in others if has_our_form(name) or name in FOLDERS)
+
+
+def foreign_to_commit(target: Store, names: Iterable[str]) -> list[str]:
+    """Files that no commit of ours wrote, under names that the next one is going to write.
+
+    These are card, statistics and the like, and the indexes of shards that have reports. Shards are left out:
+    where a report was damaged, no list names them, and they are written again.
+    """
+    names = set(names)
+    shards = {report.rpartition("/")[2].partition("-of-")[0] for report in reports_in(names)}
+    others = {name for name in names if has_our_form(name) and _is_in_the_way(name, shards)}
+    return sorted(others - of_commits(target)) if others else []
+
+
+def _is_in_the_way(name: str, shards: set[str]) -> bool:
+    """Whether a commit writes a file of this name, given the shards that have reports, as ``train-00002``."""
+    if name.startswith(("data/", "_work/")) or name.endswith(".tar"):
+        return False
+    if not name.endswith((".idx", ".parquet")):
+        return True
+    split, _, number = name.rpartition("/")[2].partition(".")[0].partition("-")
+    return f"{split}-{int(number.partition('-')[0]):05d}" in shards
 
 
 def remove_data_set(target: Store) -> None:

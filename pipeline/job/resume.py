@@ -12,9 +12,12 @@ from align.pipeline.config import RunConfig
 from align.pipeline.job.complete import already_complete, reports_to_redo
 from align.pipeline.job.inputs import Inputs, changed_inputs, look_at_inputs, without_times
 from align.pipeline.job.owned import (
+    COMMITTED,
     STARTED,
     foreign_in_the_way,
+    foreign_to_commit,
     holds_our_data_set,
+    of_commits,
     owned,
     read_or_none,
     refuse_links,
@@ -75,6 +78,7 @@ def refuse_unfit(config: RunConfig, inputs: Inputs) -> None:
     except (LookupError, TypeError, AttributeError):
         detail = f"{output}/{STARTED} is damaged, so that what the run had read is not known"
         raise UsageError(f"{detail}; begin again with --overwrite") from None
+    _refuse_foreign(output, foreign_to_commit(target, names), "the run there")
 
 
 def _refuse_to_replace(target: Store, names: list[str], output: str) -> None:
@@ -83,10 +87,14 @@ def _refuse_to_replace(target: Store, names: list[str], output: str) -> None:
             f"--output {output} holds no data set of align's, but other files, which --overwrite does not "
             "remove; choose another folder"
         )
-    if others := foreign_in_the_way(target, names):
+    _refuse_foreign(output, foreign_in_the_way(target, names), "the data set there")
+
+
+def _refuse_foreign(output: str, others: list[str], whose: str) -> None:
+    if others:
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
         raise UsageError(
-            f"{join(output, others[0])}{more} is not of the data set there, but has a name that a run may "
+            f"{join(output, others[0])}{more} is not of {whose}, but has a name that a run may "
             "need; move it away, or choose another --output"
         )
 
@@ -145,7 +153,7 @@ def begin(config: RunConfig, inputs: Inputs) -> None:
         remove_data_set(target)
     started = read_or_none(target, STARTED) if config.retry_failed else None
     stale = list(reports_to_redo(target, started, inputs)) if started is not None else []
-    if MANIFEST in names or stale:
+    if MANIFEST in names or stale or of_commits(target):
         remember(target, owned(target, names))
     target.remove(MANIFEST)
     for report in stale:
@@ -160,10 +168,13 @@ def keep_for_later(target: Store, reports: set[str]) -> None:
     """After the commit: keep of ``_work`` what a repair needs, without times: equal runs stay equal."""
     for name in set(reports_in(target.names())) - reports:
         target.remove(name)
+    started, content = read_or_none(target, STARTED), read_or_none(target, MANIFEST)
+    if started is not None and content is not None:  # else the graph was built by hand
+        shards = {shard["path"] for shard in content["shards"]}
+        committed = sorted({MANIFEST, *(file["path"] for file in listed(content))} - shards)
+        kept = {**started, "inputs": without_times(started["inputs"]), COMMITTED: committed}
+        publish_json(target, STARTED, kept)
     target.remove(LEDGER)
-    started = read_or_none(target, STARTED)
-    if started is not None:  # else the graph was built by hand
-        publish_json(target, STARTED, {**started, "inputs": without_times(started["inputs"])})
 
 
 def clean(output: str) -> Counter[str]:

@@ -14,7 +14,14 @@ from typing import Any
 from align.pipeline.config import RunConfig, digest
 from align.pipeline.job.input_files import Watch
 from align.pipeline.job.inputs import Facts, contents_of, replaced_since_start
-from align.pipeline.job.owned import DESCRIBING, STARTED, former, read_or_none, remember
+from align.pipeline.job.owned import (
+    DESCRIBING,
+    STARTED,
+    foreign_to_commit,
+    former,
+    read_or_none,
+    remember,
+)
 from align.pipeline.job.resume import keep_for_later
 from align.pipeline.process.isolation import borrow
 from align.pipeline.process.progress import Heartbeat
@@ -216,7 +223,7 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
 
     Raises:
         AlignError: ``lost_windows`` if planned is not written + skipped + failed, ``leak`` if a group is in
-            two splits: nothing is committed then.
+            two splits, ``foreign_file``: nothing is committed then.
     """
     target = store(config.output)
     faults = [fault for _, _, lost in losses for fault in lost]
@@ -235,6 +242,7 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
     sums = merge_all(report.statistics for report in reports)
     content["splits"] = disjoint_splits(sums)
     _refuse_lost(target, content)
+    _refuse_foreign(target)
     remember(target, [*DESCRIBING, *index_names(content["shards"], config.index_kinds)])
     content |= _indexes(target, content["shards"], config)
     statistics = write_stats(target, sums)
@@ -277,6 +285,17 @@ def _refuse_lost(target: Store, content: Mapping[str, Any]) -> None:
     if lost := sorted({shard["path"] for shard in content["shards"]}.difference(target.names())):
         detail = f"{lost[0]} was finished, but is no longer there: was the output touched? Run with --resume"
         raise AlignError("lost_shards", detail, stage="commit")
+
+
+def _refuse_foreign(target: Store) -> None:
+    """Check that no file of somebody else's lies where the commit writes.
+
+    Raises:
+        AlignError: ``foreign_file``: one was put there while the run went on.
+    """
+    if others := foreign_to_commit(target, target.names()):
+        detail = f"{others[0]} is not of this run, but has a name that it needs; move it away, then --resume"
+        raise AlignError("foreign_file", detail, stage="commit")
 
 
 def _leave_only(target: Store, content: Mapping[str, Any], reports: set[str]) -> None:

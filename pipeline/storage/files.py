@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -49,6 +50,21 @@ def open_binary(uri: str) -> BinaryIO:
         OSError: it is not there or cannot be read.
     """
     return cast(BinaryIO, RemoteFile.open(uri)) if is_remote(uri) else open(uri, "rb")
+
+
+def open_input(uri: str) -> BinaryIO:
+    """Open a file of an input folder for reading; there a pipe or device would hang or feed its reader.
+
+    Raises:
+        OSError: it is not there, cannot be read, or is no regular file.
+    """
+    if is_remote(uri):
+        return open_binary(uri)
+    number = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would wait
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "is no regular file", uri)
+    return open(number, "rb")
 
 
 class RemoteFile(io.BufferedIOBase):

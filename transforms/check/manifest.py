@@ -9,7 +9,7 @@ from align.schemas.wire import json_digest
 from align.transforms.store.publish import Store
 from align.transforms.store.whole import whole_file
 from align.transforms.write.card import CARD, WEBDATASET_CARD
-from align.transforms.write.manifest import FAILURES, MANIFEST
+from align.transforms.write.manifest import FAILURES, MANIFEST, PROVENANCE, provenance_digest
 from align.transforms.write.stats import STATS
 
 _DESCRIBED = (CARD, WEBDATASET_CARD, STATS, FAILURES)
@@ -44,6 +44,13 @@ def _configuration(manifest: Mapping[str, Any]) -> Told:
     ):
         if said != source:
             yield MANIFEST, "config", f"{what} is {said!r} in one place, {source!r} in another"
+            return
+    if found == manifest["config_sha256"] and manifest.get(PROVENANCE) != provenance_digest(manifest):
+        yield (
+            MANIFEST,
+            "config",
+            f"{PROVENANCE} is not that of its source, options and versions: one was altered",
+        )
 
 
 def _files(store: Store, manifest: Mapping[str, Any]) -> Told:

@@ -9,12 +9,16 @@ from typing import Any
 
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import SCHEMA_VERSION
+from align.schemas.wire import json_digest
 from align.transforms.store.publish import Store, digest, publish, publish_json, strict_json
 from align.transforms.write.shard import ShardFile, ShardReport, fault_order
 from align.transforms.write.stats import Statistics, groups
 
 MANIFEST = "manifest.json"
 FAILURES = "failures.jsonl"
+PROVENANCE = "provenance_sha256"
+"""The manifest's key of :func:`provenance_digest`."""
+_PROVENANCE_OF = ("align_version", "config", "config_sha256", "config_sha256_of", "source", "versions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def manifest(
         versions: of the libraries that made the data.
     """
     more = {"config_sha256_of": config_sha256_of and sorted(config_sha256_of), "versions": versions}
-    return {
+    content = {
         "schema_version": SCHEMA_VERSION,
         "align_version": align_version,
         "source": source,
@@ -107,6 +111,12 @@ def manifest(
         "counts": asdict(counts),
         **{name: value for name, value in more.items() if value is not None},
     }
+    return content if versions is None else {**content, PROVENANCE: provenance_digest(content)}
+
+
+def provenance_digest(content: Mapping[str, Any]) -> str:
+    """Digest of what a manifest says of how its data was made; options that no sample depends on included."""
+    return json_digest({name: content.get(name) for name in _PROVENANCE_OF})
 
 
 def listed(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -157,7 +157,7 @@ def _whole_labels(words: Sequence[str], labels: AbstractSet[str]) -> list[str]:
 
 def _items(root: str) -> Iterator[tuple[str, object]]:
     try:
-        with files.open_binary(files.join(root, MASTER)) as file:
+        with files.open_input(files.join(root, MASTER)) as file:
             yield from stream_items(file, MASTER)
     except OSError as e:
         raise AlignError("unreadable", f"{MASTER} cannot be read: {e}", stage="source") from e

@@ -17,7 +17,7 @@ from typing import IO
 
 from align.pipeline.sources.json_fields import LONGEST_S, clean, is_number
 from align.pipeline.sources.json_stream import stream_items
-from align.pipeline.storage.files import open_binary
+from align.pipeline.storage.files import open_input
 from align.schemas.errors import AlignError, Fault
 from align.schemas.recording import Narration
 from align.schemas.time import NS, TimeSpan
@@ -89,7 +89,7 @@ class Narrations:
 
     def _fill(self, uri: str, name: str, wanted: Collection[str]) -> None:
         try:
-            with open_binary(uri) as file:
+            with open_input(uri) as file:
                 for uid, entry in stream_items(file, name):
                     if uid in wanted and uid not in self._places:
                         self._places[uid] = self._write(entry)
