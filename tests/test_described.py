@@ -124,7 +124,7 @@ def test_the_digest_of_the_configuration_can_be_made_from_the_manifest_alone(out
 
 @pytest.mark.parametrize("path", ["../secret", "data/train-00000-of-00001.parquet", "_work/run.json"])
 def test_only_what_describes_the_data_set_may_stand_among_the_files(out, path):
-    edit(out / "manifest.json", lambda m: m["files"].append({"path": path, "bytes": 1, "sha256": ""}))
+    edit(out / "manifest.json", lambda m: m["files"].append({"path": path, "bytes": 1, "sha256": "0" * 64}))
     assert ("manifest.json", "bad_path") in problems(out)
 
 
