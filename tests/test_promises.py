@@ -11,6 +11,7 @@ import pytest
 
 import align
 from align.pipeline.job.promises import promise_notes, table_notes
+from align.pipeline.sources.ego4d.imu import IMU_COLUMNS
 from align.schemas.media import AudioInfo, MediaInfo, VideoInfo
 from align.schemas.recording import Narration, Recording, Stream
 from align.schemas.time import NS, TimeSpan
@@ -97,7 +98,8 @@ def test_a_table_with_times_since_1970_says_where_they_lie(scale):
     times = [(1_600_000_000_000 + 5 * k) * scale for k in range(2_000)]
     lines = ["canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"]
     survey = survey_imu(
-        io.BytesIO("\n".join([*lines, *(f"{t!r},0,0,0,0,0,9.8" for t in times), ""]).encode())
+        io.BytesIO("\n".join([*lines, *(f"{t!r},0,0,0,0,0,9.8" for t in times), ""]).encode()),
+        IMU_COLUMNS,
     )
     imu = Stream("imu", "r.csv", "r.csv")
     recording = Recording("s", "r", "r", Stream("video", "r.mp4", "r.mp4"), imu=imu)

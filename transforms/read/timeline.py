@@ -1,8 +1,9 @@
 """Time goes one way: tells where the times of a stream's packets begin again.
 
 In the order of decoding, times ascend: decoding times always, presentation times but for the few pictures
-that are reordered, which is allowed for where no decoding time is known. Where they step back by more than that, another *timeline* begins: a clock that was
-started again, or a second recording behind the first one in the same file::
+that are reordered, which is allowed for where no decoding time is known. Where times step back by more than
+that, another *timeline* begins: a clock that was started again, or a second recording behind the first one in
+the same file::
 
     time    0 1 2 3 4 5 | 0 1 2 3 4            a restart
     time    0 1 2 3 4 5   5 6 | 4 5 6 7 8      the second began a little before the first had ended
