@@ -10,6 +10,8 @@ from benchmarks import variants as v
 from benchmarks.figures import figures, ratios, spread
 from benchmarks.long import PIECE_S, make_long
 from benchmarks.measure import Usage
+from benchmarks.proof import clock_rows
+from benchmarks.proof.imu_rows import sparse_video
 from benchmarks.recordings import FPS, ffmpeg
 from benchmarks.rounds import Taken, Variant, left, take_rounds
 from benchmarks.targets import results
@@ -91,3 +93,8 @@ def test_long_recordings_are_made_of_pieces_that_join_without_gap_or_overlap(tmp
         times = sorted((pts, duration) for found, pts, duration in packets if found == kind)
         assert times[0][0] == 0
         assert all(start + length == following for (start, length), (following, _) in pairwise(times))
+
+
+def test_the_proof_reads_back_what_the_pipeline_wrote(tmp_path):
+    row = clock_rows.batched(tmp_path, sparse_video(tmp_path / "short.mp4", 20))
+    assert row.holds, row

@@ -394,6 +394,12 @@ def test_clips_are_selected_by_their_own_or_their_video_uid(download):
     assert list(read(folder, media="clips", exclude=("a",))[0]) == ["m"]
 
 
+def test_a_recording_of_no_length_cannot_be_meant(download):
+    found, faults = read(download([video("a", duration_sec=0, video_metadata=None)]))
+    assert codes(faults) == [("a", "bad_metadata_value", "noted")]
+    assert found["a"].span is None
+
+
 # -- Groups ------------------------------------------------------------------------------------------
 
 

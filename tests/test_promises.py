@@ -98,7 +98,8 @@ def test_a_table_with_times_since_1970_says_where_they_lie(scale):
     times = [(1_600_000_000_000 + 5 * k) * scale for k in range(2_000)]
     lines = ["canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z"]
     survey = survey_imu(
-        io.BytesIO("\n".join([*lines, *(f"{t!r},0,0,0,0,0,9.8" for t in times), ""]).encode()), IMU_COLUMNS
+        io.BytesIO("\n".join([*lines, *(f"{t!r},0,0,0,0,0,9.8" for t in times), ""]).encode()),
+        IMU_COLUMNS,
     )
     imu = Stream("imu", "r.csv", "r.csv")
     recording = Recording("s", "r", "r", Stream("video", "r.mp4", "r.mp4"), imu=imu)

@@ -24,7 +24,7 @@ from align.schemas.recording import Recording, Stream
 from align.schemas.time import NS
 from align.transforms.align.segment import align_segment
 from align.transforms.check.inspect import inspect_media
-from align.transforms.read import restarts
+from align.transforms.read import probe, restarts
 from align.transforms.read.joined import file_starts
 from align.transforms.read.probe import probe_media
 from align.transforms.read.timeline import Timeline, longest_jump_ns, tolerance_ns
@@ -260,9 +260,27 @@ def test_three_parts_are_one_recording_and_two_lost_ones(tmp_path):
         assert restart.lost_ns == pytest.approx((72 + 33) / FPS * NS, abs=0.05 * NS)
 
 
+@pytest.fixture
+def remote_and_large(monkeypatch):
+    """Every file counts as remote, and as too large to be read through."""
+
+    def survey(*given, **named):
+        return restarts.survey_clocks(*given, **{**named, "remote": True})
+
+    monkeypatch.setattr(restarts, "SCAN_BYTES", 0)
+    monkeypatch.setattr(probe, "survey_clocks", survey)
+
+
+def test_a_large_file_at_hand_is_read_through(tmp_path, monkeypatch):
+    monkeypatch.setattr(restarts, "SCAN_BYTES", 0)
+    back = Part(200, 72, 5, start_s=FIRST.seconds - 1)
+    path = write_parts([FIRST, back], CONTAINERS["FLV"], tmp_path / "back")
+    check_second_is_lost(path, CONTAINERS["FLV"], back)
+
+
+@pytest.mark.usefixtures("remote_and_large")
 @pytest.mark.parametrize("name", ["MPEG-TS", "MPEG-PS", "FLV"])
 def test_in_a_file_too_large_to_be_read_through_it_is_noticed_while_reading(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(restarts, "SCAN_BYTES", 0)
     monkeypatch.setattr(restarts._File, "seems_ascending", lambda self: True)
     back = Part(200, 72, 5, start_s=FIRST.seconds - 1)
     path = write_parts([FIRST, back], CONTAINERS[name], tmp_path / "back")
@@ -275,9 +293,9 @@ def test_in_a_file_too_large_to_be_read_through_it_is_noticed_while_reading(tmp_
     assert not any(isinstance(i, Fault) for i in items[: len(items) - len(failed)])
 
 
+@pytest.mark.usefixtures("remote_and_large")
 @pytest.mark.parametrize("name", ["MPEG-TS", "MPEG-PS"])
 def test_times_sampled_in_a_large_file_give_a_restart_away(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(restarts, "SCAN_BYTES", 0)
     path = write_parts([FIRST, SECOND], CONTAINERS[name], tmp_path / "joined")
     check_second_is_lost(path, CONTAINERS[name])
     alone = write_parts([FIRST], CONTAINERS[name], tmp_path / "one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from align.transforms.sync.clocks import SCHEMA, read_clocks
 from align.transforms.sync.measure import Measured, nothing_to_compare
 from align.transforms.sync.report import page, recording_section
 from align.transforms.sync.verdict import SyncOptions
+from benchmarks.proof.edits import with_edits
+from benchmarks.proof.numbered import CONTAINERS, Part, write_part
 
 KARMA, HERO7, NASA = (
     "3c8d5a26-d617-55aa-8147-3ea634376062",
@@ -143,3 +146,22 @@ def test_a_table_that_is_there_is_not_overwritten(ego4d, tmp_path):
 def test_the_folder_to_write_to_must_be_there(tmp_path):
     with pytest.raises(UsageError, match="no folder"):
         SyncConfig(RunConfig(source="ego4d", input="x"), str(tmp_path / "no" / "c.parquet"))
+
+
+def test_pictures_of_an_edit_list_of_several_stretches_are_not_compared(tmp_path):
+    plain = write_part(Part(0, 90, 3), CONTAINERS["MP4"], tmp_path / "plain.mp4").read_bytes()
+    stretches = [(Fraction(1), Fraction(0)), (Fraction(1), Fraction(2))]
+    path = tmp_path / "v2/full_scale/r.mp4"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(with_edits(plain, stretches, stretches))
+    table = tmp_path / "v2/imu/r.csv"
+    table.parent.mkdir()
+    rows = "".join(f"{5 * k},0,0,0,0,0,9.8\n" for k in range(400))
+    table.write_text("canonical_timestamp_ms,gyro_x,gyro_y,gyro_z,accl_x,accl_y,accl_z\n" + rows)
+    entry = {"video_uid": "r", "duration_sec": 2.0, "has_imu": True}
+    (tmp_path / "v2/ego4d.json").write_text(json.dumps({"videos": [entry]}))
+    clocks = tmp_path / "clocks.parquet"
+    run_sync(SyncConfig(RunConfig("ego4d", str(tmp_path), "", isolate=False), str(clocks)))
+    (row,) = read_clocks(clocks)
+    assert row.status == "unobservable"
+    assert "edit list" in row.reason

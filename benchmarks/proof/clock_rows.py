@@ -58,7 +58,7 @@ def rows(folder: Path) -> Iterator[Result]:
         )
     for video, (container, codec, _) in ((h264, _FILES[0]), (vp9, _FILES[-1])):
         yield _jittered(folder, video, container, codec)
-    yield _batched(folder, sparse_video(folder / "short.mp4", 20))
+    yield batched(folder, sparse_video(folder / "short.mp4", 20))
 
 
 def _stretched(folder: Path, video: Path, container: str, codec: str) -> float:
@@ -149,7 +149,7 @@ def _late_s(row: dict[str, Any], moved: float) -> list[float]:
     return [SOUND.delay_s(sound[f : f + tenth], t) for f, t in zip(firsts, times, strict=True)]
 
 
-def _batched(folder: Path, video: Path) -> Result:
+def batched(folder: Path, video: Path) -> Result:
     """200 Hz rows of which twenty share the time of the first."""
     true = np.arange(-400, 20 * 200 + 400) / 200
     values = [axis.at(true) for axis in MOTION]

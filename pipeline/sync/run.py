@@ -33,6 +33,7 @@ from align.transforms.sync.verdict import SyncOptions
 
 Show = Callable[[Counter[str]], None]
 
+_EDITED = "an edit list of several stretches: its pictures cannot be compared"
 _REACHES_S = (0.1, 600.0)
 
 
@@ -190,6 +191,8 @@ def _measure(recording: Recording, config: SyncConfig) -> tuple[Measured, str]:
     try:
         media = access.probe(recording, run)
         video = access.usable_video(stream, media, run)
+        if media.is_edited:  # a look at pictures takes libavformat's reading, which strays behind a joint
+            return Measured((nothing_to_compare(recording.recording_id, video.span, _EDITED),)), ""
         stream = recording.imu
         imu = access.gyro_rows(stream, access.survey(stream, run), run)
         stream = recording.video

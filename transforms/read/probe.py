@@ -71,7 +71,8 @@ def probe_media(
     file = Payload(open_bytes(uri, opener))
     try:
         media = _probed(uri, file, video_index, audio_index)
-        clocks = survey_clocks(file.part, file.size, media, by_tables=_has_tables(media.format, file))
+        by_tables, remote = _has_tables(media.format, file), opener is not None
+        clocks = survey_clocks(file.part, file.size, media, by_tables=by_tables, remote=remote)
         if clocks.restart is None:
             return _sounding_until(clocks.sound_end_ns, media)
         first = Payload(file.part(0, clocks.restart.byte))

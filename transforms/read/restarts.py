@@ -6,9 +6,9 @@ only the bytes up to there are opened. Then no seek can land in another recordin
 - A further file in the file is read off the structure (:mod:`align.transforms.read.joined`). It ends the
   first timeline unless the container itself goes on: MPEG-4 fragments, Matroska and AVI with the same
   parameters of their streams, and with times that ascend (AVI has none of its own, and is joined).
-- Elsewhere the packets tell. A file of up to :data:`SCAN_BYTES` is demuxed once, without decoding. Of a
-  larger one that holds no table of its packets, times are sampled all over it, and only if these do not
-  ascend is it read through: reading it twice would cost hours of input.
+- Elsewhere the packets tell: the file is demuxed once, without decoding. Only a remote file that is larger
+  than :data:`SCAN_BYTES` and holds no table of its packets would cost too much input; its times are sampled
+  all over it, and it is read through if these do not ascend.
 
 An MP4 whose header lists all packets has one timeline by construction (ISO/IEC 14496-12: durations add up);
 nothing is read of it but the boxes at top level.
@@ -39,7 +39,7 @@ from align.transforms.read.joined import file_starts
 from align.transforms.read.timeline import longest_jump_ns
 
 SCAN_BYTES = 256 << 20
-"""A larger file is not read through to plan it."""
+"""A larger remote file is not read through to plan it."""
 
 _SAMPLES, _SAMPLE_BYTES = 32, 1 << 20
 _SELF_SYNCHRONISING = frozenset({"mpegts", "mpeg"})
@@ -65,7 +65,7 @@ class Clocks:
     sound_end_ns: int | None = None
 
 
-def survey_clocks(part: Part, size: int, media: MediaInfo, *, by_tables: bool) -> Clocks:
+def survey_clocks(part: Part, size: int, media: MediaInfo, *, by_tables: bool, remote: bool) -> Clocks:
     """Where the first timeline of a file ends, if anything stands behind it.
 
     Args:
@@ -73,6 +73,7 @@ def survey_clocks(part: Part, size: int, media: MediaInfo, *, by_tables: bool) -
         size: of the file.
         media: the file, probed; its spans need not be right.
         by_tables: a header lists all of its packets.
+        remote: reading costs more than the time to demux.
     """
     file = _File(part, size, media)
     starts = file_starts(part(0, None), size, media.format)
@@ -80,7 +81,7 @@ def survey_clocks(part: Part, size: int, media: MediaInfo, *, by_tables: bool) -
         apart = [s for s in starts if not file.refers_beyond(s)]
         return Clocks(file.restart(apart[0], Scan(), apart) if apart else None)
     apart = list(starts) if starts and file.is_apart(starts[0]) else []
-    if not starts and size > SCAN_BYTES and file.seems_ascending():
+    if remote and not starts and size > SCAN_BYTES and file.seems_ascending():
         return Clocks()
     scan = file.scan(0, apart[0] if apart else None, starts)
     ends = [*apart, *(_begun(end, scan.reached, starts) for end in (scan.end,) if end is not None)]

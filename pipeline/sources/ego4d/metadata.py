@@ -221,9 +221,9 @@ def _has_audio(media: Fields) -> bool:
 
 
 def _length(entry: Fields, name: str, bad: list[str]) -> Fraction | None:
-    """Seconds that are not negative."""
+    """Seconds that are positive: a recording of no length cannot be meant."""
     length = fields.optional(fields.seconds, entry, name, bad)
-    if length is not None and length < 0:
+    if length is not None and length <= 0:
         bad.append(fields.wrong(name, float(length), "positive").detail)
         return None
     return length
