@@ -14,7 +14,7 @@ from align.pipeline.process.limited import Limited
 from align.schemas.errors import AlignError
 
 MODULE = """
-import os, signal, sys
+import os, signal, sys, time
 from align.schemas.errors import AlignError
 
 def same(value):
@@ -23,6 +23,10 @@ def same(value):
 
 def hungry():
     return len(bytearray(2 << 30))
+
+def asleep():
+    time.sleep(1000)
+
 
 def endless():
     while True:
@@ -61,7 +65,7 @@ def first_on_path():
 def child(tmp_path, monkeypatch):
     """A child whose functions are those above: the table of names is replaced on both sides."""
     (tmp_path / "strange.py").write_text(MODULE)
-    names = ["same", "hungry", "endless", "crashed", "refused", "broken", "environment", "first_on_path"]
+    names = ["same", "hungry", "endless", "asleep", "crashed", "refused", "broken", "environment", "first_on_path"]
     names += ["module_path", "writing", "new_privileges"]
     start = (
         "import align.pipeline.process.limited as limited\n"
@@ -87,6 +91,7 @@ def child(tmp_path, monkeypatch):
     [
         ("hungry", "limits"),
         ("endless", "limits"),
+        ("asleep", "limits"),
         ("crashed", "limits"),
         ("refused", "bad_shard"),
         ("broken", "unreadable"),

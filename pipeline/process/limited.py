@@ -2,7 +2,8 @@
 
 Whatever a file makes a library do, allocate without end, loop or crash, ends the child and costs one request.
 Requests and replies are lines of JSON. A request names one of a few functions; nothing is pickled. The clock
-of a request is that of the child's CPU, so a machine that is paused or busy makes no healthy file fail.
+of a request is that of the child's CPU, so a machine that is paused or busy makes no healthy file fail; a
+child that sleeps over files of this machine is ended, too.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from typing import IO, Any
 
+from align.pipeline.process.deadline import LOOK_S, Deadline
 from align.pipeline.process.environment import child_environment, python_module
 from align.pipeline.process.limits import confine
+from align.pipeline.process.vitals import vitals
+from align.pipeline.storage.files import is_remote
 from align.schemas.errors import AlignError
 
 _FUNCTIONS: Mapping[str, str] = {
@@ -50,7 +55,9 @@ class Limited:
     """
 
     def __init__(self, stores: Iterable[str] = ()) -> None:
+        stores = tuple(stores)
         self._environment = {**child_environment(stores), **_ALONE}
+        self._may_wait = any(map(is_remote, stores))
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -69,11 +76,13 @@ class Limited:
             child = self._child = self._child or self._start()
             assert child.stdin is not None
             assert child.stdout is not None
-            request = {"name": name, "seconds": _CPU_S + size / _BYTES_A_S, "given": given}
+            seconds = _CPU_S + size / _BYTES_A_S
+            request = {"name": name, "seconds": seconds, "given": given}
             try:
-                child.stdin.write(json.dumps(request).encode() + b"\n")
-                child.stdin.flush()
-                line = child.stdout.readline(_MOST_REPLY)
+                with nullcontext() if self._may_wait else _watched(child, seconds):
+                    child.stdin.write(json.dumps(request).encode() + b"\n")
+                    child.stdin.flush()
+                    line = child.stdout.readline(_MOST_REPLY)
                 reply = json.loads(line) if line.endswith(b"\n") else None
             except (OSError, ValueError, RecursionError):
                 reply = None
@@ -122,6 +131,28 @@ class Limited:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+@contextmanager
+def _watched(child: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
+    """Kill a child that sleeps instead of working: the timer of its CPU never runs out."""
+    done = threading.Event()
+    deadline = Deadline(seconds, time.monotonic())
+
+    def look() -> None:
+        while not done.wait(LOOK_S):
+            now = time.monotonic()
+            if deadline.is_due(now) and deadline.passed(now, vitals(child.pid)):
+                child.kill()
+                return
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def main() -> None:
