@@ -65,7 +65,17 @@ def first_on_path():
 def child(tmp_path, monkeypatch):
     """A child whose functions are those above: the table of names is replaced on both sides."""
     (tmp_path / "strange.py").write_text(MODULE)
-    names = ["same", "hungry", "endless", "asleep", "crashed", "refused", "broken", "environment", "first_on_path"]
+    names = [
+        "same",
+        "hungry",
+        "endless",
+        "asleep",
+        "crashed",
+        "refused",
+        "broken",
+        "environment",
+        "first_on_path",
+    ]
     names += ["module_path", "writing", "new_privileges"]
     start = (
         "import align.pipeline.process.limited as limited\n"
