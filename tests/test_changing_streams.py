@@ -23,7 +23,12 @@ from benchmarks.proof.odd_media import RATE, X264, numbered, two_entries
 from benchmarks.proof.truth import HEIGHT, SOUND, WIDTH, number_in
 
 GRID = AlignOptions(
-    window_ns=NS // 10, stride_ns=NS // 10, image_size=HEIGHT, audio_rate=RATE, require=(), min_coverage=0.0
+    window=(NS // 10) / NS,
+    stride=(NS // 10) / NS,
+    image_size=HEIGHT,
+    audio_rate=RATE,
+    require=(),
+    min_coverage=0.0,
 )
 
 
@@ -31,7 +36,9 @@ def windows(path, segment_s=1e4, file=None, **changes):
     options = AlignOptions(**{**GRID.as_dict(), "require": (), **changes})
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("odd", str(path.parent), "", options, segment_s=segment_s, isolate=False)
+    config = RunConfig.of(
+        source="odd", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
+    )
     plan = plan_recording(recording, config)
     items = [i for s in plan.segments for i in align_segment(s, options, "0" * 64, file=file)]
     return plan, items

@@ -19,7 +19,7 @@ from align.pipeline.process.isolation import MEMORY_BYTES
 from align.schemas.errors import AlignError, UsageError, without_secrets
 from align.transforms.sync.clocks import read_clocks
 
-SECOND = {"window_ns": 10**9, "stride_ns": 10**9}
+SECOND = {"window": 1, "stride": 1}
 PLAYLISTS = {
     "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n",
     "concat": "ffconcat version 1.0\nfile '{target}'\n",
@@ -257,7 +257,7 @@ def test_markup_in_narrations_stays_text(align_run, clone_input, run_result, tmp
     (root / "annotations/narration.json").write_text(
         json.dumps({"a": {"narration_pass_1": {"narrations": told}}})
     )
-    out = align_run(root.parent, options=SECOND, formats=("parquet", "webdataset"))
+    out = align_run(root.parent, options=SECOND, format=("parquet", "webdataset"))
     rows, _ = run_result(out)
     raw = [text for row in sorted(rows.values(), key=lambda r: r["start_ns"]) for text in row["text_raw"]]
     assert raw == list(MARKUP)

@@ -44,7 +44,7 @@ from align.transforms.write.encoded import EncodedRow
 from align.transforms.write.media_counts import media_counts
 from align.transforms.write.row import from_batch, to_batch, to_row
 
-SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
+SECOND = AlignOptions(window=1, stride=1)
 SCHEMA = arrow_schema(SECOND.audio_rate, SECOND.imu_rate)
 
 CHILD = """
@@ -62,7 +62,7 @@ WAIT = "sys.stdin.buffer.read(1)"
 @pytest.fixture(scope="module")
 def segment(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("hostile"), ["bad"])
-    config = RunConfig("ego4d", str(root.parent), options=SECOND, isolate=False)
+    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     (recording,) = list_recordings(config)
     (planned,) = plan_recording(recording, config).segments
     return planned

@@ -22,13 +22,15 @@ from benchmarks.proof.media import ffmpeg
 from benchmarks.proof.odd_media import X264, numbered, paused
 from benchmarks.proof.truth import number_in
 
-GRID = AlignOptions(window_ns=NS, stride_ns=NS // 2, image_size=32, require=(), min_coverage=0.0)
+GRID = AlignOptions(window=1, stride=0.5, image_size=32, require=(), min_coverage=0.0)
 
 
 def samples(path, options=GRID, segment_s=1e4, **fields):
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name), **fields)
-    config = RunConfig("odd", str(path.parent), "", options, segment_s=segment_s, isolate=False)
+    config = RunConfig.of(
+        source="odd", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
+    )
     plan = plan_recording(recording, config)
     return [item for segment in plan.segments for item in align_segment(segment, options, "0" * 64)]
 

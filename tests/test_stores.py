@@ -19,7 +19,7 @@ from align.transforms.check.verify import verify
 boto3 = pytest.importorskip("boto3", reason="needs apache-beam[aws]")
 moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
 
-OPTIONS = AlignOptions(window_ns=10**9, stride_ns=10**9)
+OPTIONS = AlignOptions(window=1, stride=1)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,9 @@ def folder(clone_input, tmp_path_factory):
 def configured(source, out, **changes):
     """A run without the indexes that only local outputs get."""
     given = {"workers": 1, "formats": ("parquet", "webdataset"), "max_failures": 1.0, "indexes": ("none",)}
-    return RunConfig("ego4d", str(source), str(out), OPTIONS, **{**given, **changes})
+    return RunConfig.of(
+        source="ego4d", input=str(source), output=str(out), sample=OPTIONS, **{**given, **changes}
+    )
 
 
 @pytest.fixture(scope="module")

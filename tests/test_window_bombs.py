@@ -51,7 +51,9 @@ def video(clone_input, tmp_path):
 
 def config(video, **changes):
     options = AlignOptions(**SECOND)
-    return RunConfig("ego4d", str(video.parent.parent.parent), options=options, workers=1, **changes)
+    return RunConfig.of(
+        source="ego4d", input=str(video.parent.parent.parent), sample=options, workers=1, **changes
+    )
 
 
 def test_a_small_file_that_claims_years_is_a_fault_of_its_own(video, run_result, align_run):
@@ -117,7 +119,7 @@ def recording():
     ],
 )
 def test_sparse_but_honest_recordings_are_planned(what, seconds, payload, stride_s):
-    options = AlignOptions(window_ns=NS, stride_ns=round(stride_s * NS))
+    options = AlignOptions(window=1, stride=(round(stride_s * NS)) / NS)
     planned = plan_windows(recording(), TimeSpan(0, seconds * NS), (), options, payload=payload).planned
     assert planned == (seconds * NS - NS) // options.stride_ns + 1, what
 

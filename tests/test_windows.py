@@ -19,7 +19,7 @@ def recording(**fields):
 
 
 def options(window_s=5, stride_s=5, **fields):
-    return AlignOptions(window_ns=round(window_s * NS), stride_ns=round(stride_s * NS), **fields)
+    return AlignOptions(window=(round(window_s * NS)) / NS, stride=(round(stride_s * NS)) / NS, **fields)
 
 
 def codes(plan):
@@ -111,7 +111,11 @@ def test_plans_agree_with_brute_force(
 ):
     stereo, redaction, cross = rules
     opts = AlignOptions(
-        window_ns=length * MS, stride_ns=stride * MS, anchor=anchor, redacted=redaction, cross_joints=cross
+        window=length / 1000,
+        stride=stride / 1000,
+        anchor=anchor,
+        redacted=redaction,
+        joints=("skip", "keep")[cross],
     )
     told = recording(
         narrations=tuple(Narration(t * MS, "x") for t in narrated),

@@ -59,9 +59,14 @@ def run(recordings: Iterable[Recording], options: AlignOptions, **changes: Any) 
     given = list(recordings)
     folder = str(Path(given[0].video.uri).parent)
     with tempfile.TemporaryDirectory(prefix="align-proof-") as out:
-        config = replace(RunConfig("proof", folder, out, options, max_failures=1.0, workers=1), **changes)
+        config = replace(
+            RunConfig.of(
+                source="proof", input=folder, output=out, sample=options, max_failures=1.0, workers=1
+            ),
+            **changes,
+        )
         with beam.Pipeline(
-            runner=choose_runner(config), options=pipeline_options(config, config.workers)
+            runner=choose_runner(config), options=pipeline_options(config, config.execution.workers)
         ) as p:
             _ = p | beam.Create(given) | AlignRecordings(config)
         report = verify(out)
