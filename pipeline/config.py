@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -269,9 +269,12 @@ def _by_part(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return parts
 
 
-def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Option values from a TOML file; its keys are the options' names, bare or in tables named as the
-    parts of a configuration.
+def load_toml(path: str | os.PathLike[str], others: Iterable[str] = ()) -> dict[str, Any]:
+    """Option values from a TOML file: keys are the options' names, bare or in tables named as the parts.
+
+    Args:
+        path: of the file.
+        others: keys outside of tables that are known beside the options.
 
     Raises:
         UsageError: unreadable, not TOML, a key that is no option, or one that is given twice.
@@ -280,7 +283,8 @@ def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise refuse("config", f"{path}: {error}") from None
-    known = {one.name: part for part, kind in PARTS.items() for one in declared(kind)}
+    known = dict.fromkeys(others, "")
+    known |= {one.name: part for part, kind in PARTS.items() for one in declared(kind)}
     values: dict[str, Any] = {}
     for part, name, value in _leaves(table):
         if name not in known:

@@ -41,8 +41,9 @@ def max_age(given: Any) -> MaxAge:
 class AlignOptions:
     """What a window is and what is taken from it; checks itself when it is made.
 
-    The order of the fields is that of the manifest. Each is an option of ``align run`` and takes its value in any form; see
-    :mod:`align.schemas.option`. Without a ``stride`` it is the window's length.
+    Each field is an option of ``align run`` and takes its value in any form; see
+    :mod:`align.schemas.option`. Their order is that of the manifest. Without a ``stride`` it is the window's
+    length.
     """
 
     window: float = option(

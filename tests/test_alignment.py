@@ -136,8 +136,8 @@ def all_rows(path, table):
 
 SHAPES = st.fixed_dictionaries(
     {
-        "window_ns": st.integers(50_000_000, 1_500_000_000),
-        "stride_ns": st.integers(90_000_000, 900_000_000),
+        "window": st.integers(50_000_000, 1_500_000_000).map(lambda ns: ns / NS),
+        "stride": st.integers(90_000_000, 900_000_000).map(lambda ns: ns / NS),
         "frames": st.integers(1, 5),
         "audio_rate": st.sampled_from([8_000, 16_000, 22_050, 48_000]),
         "imu_rate": st.sampled_from([50, 200, 400]),

@@ -334,7 +334,7 @@ def test_reasons_of_closed_tracks_reach_shards_and_failures(
     renamed(whole[".mp4"], root / "full_scale" / "mute.mp4", 1)
     renamed(whole[".mp4"], root / "full_scale" / "odd.mp4", 0)
     ffmpeg("-i", whole[".mp4"], "-c", "copy", *KEY, root / "full_scale" / "locked.mp4")
-    out = align_run(root.parent, options={"window_ns": NS}, max_failures=1.0)
+    out = align_run(root.parent, options={"window": 1}, max_failures=1.0)
     rows, faults = run_result(out)
     assert {dict(r["missing"])["audio"] for r in rows.values()} == {"unsupported"}
     lost = {name: [f["code"] for f in found if f["outcome"] == "failed"] for name, found in faults.items()}

@@ -139,8 +139,8 @@ from align.pipeline.process.isolation import Decoder
 from align.schemas.errors import Fault
 from align.schemas.options import AlignOptions
 
-options = AlignOptions(window_ns=10**9, stride_ns=10**9)
-config = RunConfig("ego4d", sys.argv[1], options=options, isolate=False)
+options = AlignOptions(window=1, stride=1)
+config = RunConfig.of(source="ego4d", input=sys.argv[1], sample=options, isolate=False)
 (recording,) = list_recordings(config)
 (segment,) = plan_recording(recording, config).segments
 decoder = Decoder(0.5, (sys.executable, "-c", sys.argv[2]))

@@ -142,8 +142,9 @@ import align
 from align.pipeline.config import RunConfig
 from align.pipeline.process import isolation
 from align.schemas.options import AlignOptions
-options = AlignOptions(window_ns=10**9, stride_ns=10**9)
-align.run(RunConfig("ego4d", *sys.argv[1:], options, workers=1, max_failures=1.0))
+options = AlignOptions(window=1, stride=1)
+paths = {"input": sys.argv[1], "output": sys.argv[2]}
+align.run(RunConfig.of(source="ego4d", sample=options, workers=1, max_failures=1.0, **paths))
 isolation._POOL.close()
 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
     print(resource.getrusage(who).ru_maxrss * 1024)

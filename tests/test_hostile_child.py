@@ -476,7 +476,7 @@ decoder_process.main()
 def test_a_run_goes_on_past_a_child_that_lies(align_run, clone_input, run_result, tmp_path, monkeypatch):
     monkeypatch.setattr(isolation, "COMMAND", (sys.executable, "-c", LIAR))
     root = clone_input(tmp_path, ["bad", "good"])
-    out = align_run(root.parent, options=SECOND.as_dict(), max_failures=1.0)
+    out = align_run(root.parent, options={"window": 1, "stride": 1}, max_failures=1.0)
     rows, faults = run_result(out)
     assert sorted(row["recording_id"] for row in rows.values()) == ["bad"] * 2 + ["good"] * 4
     assert [(f["code"], f["windows"]) for f in faults["bad"]] == [("decoder_crashed", 1)] * 2

@@ -47,7 +47,7 @@ def avi(request, tmp_path_factory):
 
 
 def windows(path, segment_s=1e4, stride_ns=NS // 4):
-    options = AlignOptions(**{**GRID.as_dict(), "stride_ns": stride_ns, "require": ()})
+    options = replace(GRID, stride=stride_ns / NS, require=())
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name))
     config = RunConfig.of(

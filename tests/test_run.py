@@ -137,9 +137,9 @@ def synth_reference(align_run: Run, synth_input: Path) -> dict[str, dict[str, An
 @pytest.mark.parametrize(
     "changes",
     [
-        {"workers": 2, "segment_s": 2.0, "shard_size": 300_000},
-        {"segment_s": 1.0},
-        {"shard_size": 200_000, "segment_s": 3.0, "seed": 5},
+        {"workers": 2, "segment": 2.0, "shard_size": 300_000},
+        {"segment": 1.0},
+        {"shard_size": 200_000, "segment": 3.0, "seed": 5},
         {"beam_args": ("--direct_runner_bundle_repeat=2",)},
     ],
     ids=["two workers, small shards", "short segments", "other seed", "every bundle replayed"],
@@ -165,7 +165,7 @@ def test_two_runs_write_the_same_files_though_one_does_every_bundle_twice(
 def test_windows_stand_where_their_anchor_says(align_run: Run, synth_input: Path, anchor: str) -> None:
     options = {"window": 1, "stride": 1, "anchor": anchor}
     rows = rows_of(align_run(synth_input, options=options)).values()
-    recordings = find_source("ego4d")(SourceOptions(str(synth_input)))
+    recordings = find_source("ego4d")(SourceOptions(input=str(synth_input)))
     for recording in (r for r in recordings if isinstance(r, Recording)):
         centres = {r["start_ns"] + 5 * 10**8 for r in rows if r["recording_id"] == recording.recording_id}
         assert centres

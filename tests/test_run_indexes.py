@@ -47,7 +47,7 @@ def recordings(clone_input, tmp_path_factory):
 def configured(recordings):
     def make(out, **changes):
         options = AlignOptions(window=1, stride=1)
-        given = {"workers": 1, "formats": BOTH, "assignments": ASSIGNED, **changes}
+        given = {"workers": 1, "format": BOTH, "assignments": ASSIGNED, **changes}
         return RunConfig.of(source="ego4d", input=str(recordings), output=str(out), sample=options, **given)
 
     return make
@@ -148,10 +148,10 @@ def test_weights_are_indexed_of_themselves_where_that_is_cheap(output, formats, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"indexes": ("wid",), "formats": BOTH}, "did you mean wids"),
-        ({"indexes": ("dali",), "formats": ("parquet",)}, "need tar files"),
-        ({"indexes": ("balance",), "formats": ("webdataset",)}, "needs Parquet"),
-        ({"indexes": ("none", "dali"), "formats": BOTH}, "stands alone"),
+        ({"index": ("wid",), "format": BOTH}, "did you mean wids"),
+        ({"index": ("dali",), "format": ("parquet",)}, "need tar files"),
+        ({"index": ("balance",), "format": ("webdataset",)}, "needs Parquet"),
+        ({"index": ("none", "dali"), "format": BOTH}, "stands alone"),
     ],
 )
 def test_indexes_that_cannot_be_made_are_refused(changes, words):

@@ -176,7 +176,7 @@ def test_what_is_heard_is_the_same_in_a_child_process_and_without(event):
     chosen = tuple(r.recording_id for r in truth[3:])
     run = RunConfig.of(source="ego4d", input=str(folder), recordings=chosen)
     (item,) = concurrent_sets(r for r in list_recordings(run) if isinstance(r, Recording))
-    found = [measure_set(item, SyncOptions(), replace(run, isolate=i)) for i in (True, False)]
+    found = [measure_set(item, SyncOptions(), run.but(isolate=i)) for i in (True, False)]
     assert [one.rows for one in found[0].found] == [one.rows for one in found[1].found]
 
 

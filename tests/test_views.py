@@ -185,12 +185,12 @@ def run_config(*arguments):
     found = []
 
     @click.command()
-    @run_options
-    def command(**given):
-        found.append(config_from(None, **given))
+    @run_options()
+    def command(print_config, **given):
+        found.append(config_from(**given))
 
     command.main(["--source", "ego4d", "--input", "in", *arguments], standalone_mode=False)
-    return found[0].options
+    return found[0].sample
 
 
 @pytest.mark.parametrize("name", sorted(PROFILES))

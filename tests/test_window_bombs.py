@@ -16,7 +16,7 @@ from align.transforms.plan.windows import plan_windows
 from align.transforms.read.payload import Payload
 from align.transforms.read.probe import probe_media
 
-SECOND = {"window_ns": NS, "stride_ns": NS}
+SECOND = {"window": 1, "stride": 1}
 
 
 def patched(data, box, *values, at=4):
@@ -119,7 +119,7 @@ def recording():
     ],
 )
 def test_sparse_but_honest_recordings_are_planned(what, seconds, payload, stride_s):
-    options = AlignOptions(window=1, stride=(round(stride_s * NS)) / NS)
+    options = AlignOptions(window=1, stride=stride_s)
     planned = plan_windows(recording(), TimeSpan(0, seconds * NS), (), options, payload=payload).planned
     assert planned == (seconds * NS - NS) // options.stride_ns + 1, what
 

@@ -19,7 +19,7 @@ def recording(**fields):
 
 
 def options(window_s=5, stride_s=5, **fields):
-    return AlignOptions(window=(round(window_s * NS)) / NS, stride=(round(stride_s * NS)) / NS, **fields)
+    return AlignOptions(window=(round(window_s * NS)) / NS, stride=stride_s, **fields)
 
 
 def codes(plan):
@@ -48,7 +48,7 @@ def test_redaction_touches_by_half_open_intervals():
 
 def test_redacted_keep_and_cross_joints_keep_all():
     told = recording(redacted=(TimeSpan(6 * NS, 7 * NS),), joints_ns=(12 * NS,))
-    plan = plan_windows(told, TimeSpan(0, 15 * NS), (), options(redacted="keep", cross_joints=True))
+    plan = plan_windows(told, TimeSpan(0, 15 * NS), (), options(redacted="keep", joints="keep"))
     assert plan.starts_ns == (0, 5 * NS, 10 * NS)
 
 

@@ -30,7 +30,7 @@ def test_small_pictures_are_less_work_than_large_ones_of_the_same_length():
 
 def test_more_frames_are_more_work():
     config = RunConfig.of(source="ego4d", input="in")
-    ten = config.but(options=AlignOptions(frames=10))
+    ten = config.but(sample=AlignOptions(frames=10))
     hour = recording(1, 1920, 1080)
     assert claimed_work_s(hour, config) < claimed_work_s(hour, ten)
 

@@ -79,7 +79,8 @@ def shown(one: Declared) -> str:
 
 def _use_file(context: click.Context, _: click.Parameter, path: str | None) -> None:
     if path:
-        context.default_map = {**(context.default_map or {}), **load_toml(path)}
+        others = [p.name for p in context.command.params if isinstance(p, click.Option) and p.name]
+        context.default_map = {**(context.default_map or {}), **load_toml(path, others)}
 
 
 def _use_profile(context: click.Context, _: click.Parameter, name: str | None) -> None:
