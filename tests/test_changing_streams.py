@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+from dataclasses import replace
 
 import cv2
 import imageio_ffmpeg

@@ -1,6 +1,7 @@
 """AVI stores no presentation times: H.264 pictures take its grid in the order in which they are shown."""
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 
 import av

@@ -35,7 +35,7 @@ def test_a_configuration_travels_with_what_it_found_out_when_it_was_made(tmp_pat
     assert travelled(RunConfig, config) == config
     before = config.inputs.clocks_sha256
     clocks.write_bytes(clocks.read_bytes() + b" ")
-    assert travelled(RunConfig, config).clocks_sha256 == before
+    assert travelled(RunConfig, config).inputs.clocks_sha256 == before
     sync = SyncConfig(config, str(clocks), "", SyncOptions(2.0, 0.001))
     assert travelled(SyncConfig, sync) == sync
     assert "s3_secret" not in repr(sync)
