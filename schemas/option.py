@@ -109,7 +109,7 @@ def _checked(one: Declared, given: Any) -> Any:
             names = ", ".join(known.choices)
             raise refuse(one.name, f"knows {names}; not {member!r}{hint(str(member), known.choices)}")
     if isinstance(value, (int, float)) and not _is_between(value, known.low, known.high):
-        raise refuse(one.name, f"must be {_range(known)}")
+        raise refuse(one.name, f"must be {range_text(known)}")
     return value
 
 
@@ -117,11 +117,12 @@ def _is_between(value: float, low: float | None, high: float | None) -> bool:
     return (low is None or low <= value) and (high is None or value <= high)
 
 
-def _range(known: Option) -> str:
+def range_text(known: Option) -> str:
+    """The values that are allowed, in words."""
     unit = f" {known.unit}" if known.unit else ""
     if known.high is None:
-        return f"at least {known.low:g}{unit}"
-    return f"between {known.low or 0:g} and {known.high:g}{unit}"
+        return f"at least {known.low:.12g}{unit}"
+    return f"between {known.low or 0:.12g} and {known.high:.12g}{unit}"
 
 
 def hint(name: str, known: Iterable[str]) -> str:
