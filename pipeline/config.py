@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from align.pipeline.sources import SourceOptions, read_text
@@ -183,12 +181,13 @@ def options() -> Iterator[Declared]:
     return chain.from_iterable(declared(part) for part in PARTS.values())
 
 
+@cache
 def _homes() -> dict[str, str]:
     """Name of each option -> the part that it belongs to."""
     return {one.name: name for name, part in PARTS.items() for one in declared(part)} | _UNDECLARED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """Everything ``align run`` was asked for; each part checks itself when it is made."""
 
@@ -204,7 +203,7 @@ class RunConfig:
         Raises:
             UsageError: an unknown name, or a value that cannot be meant.
         """
-        return cls(SourceOptions()).but(**given)
+        return cls(inputs=SourceOptions()).but(**given)
 
     def but(self, **given: Any) -> RunConfig:
         """The same with other values for some options, or with other parts.
@@ -267,41 +266,3 @@ def _by_part(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise UsageError(f"no option is named {name!r}{hint(name, homes)}")
         parts[homes[name]][name] = value
     return parts
-
-
-def load_toml(path: str | os.PathLike[str], others: Iterable[str] = ()) -> dict[str, Any]:
-    """Option values from a TOML file: keys are the options' names, bare or in tables named as the parts.
-
-    Args:
-        path: of the file.
-        others: keys outside of tables that are known beside the options.
-
-    Raises:
-        UsageError: unreadable, not TOML, a key that is no option, or one that is given twice.
-    """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise refuse("config", f"{path}: {error}") from None
-    known = dict.fromkeys(others, "")
-    known |= {one.name: part for part, kind in PARTS.items() for one in declared(kind)}
-    values: dict[str, Any] = {}
-    for part, name, value in _leaves(table):
-        if name not in known:
-            names = f"known: {', '.join(known)}; tables: {', '.join(PARTS)}"
-            raise refuse("config", f"{path}: {name!r} is not known ({names}){hint(name, known)}")
-        if part not in ("", known[name]):
-            raise refuse("config", f"{path}: {name!r} stands in [{part}]; it belongs in [{known[name]}]")
-        if name in values:
-            raise refuse("config", f"{path}: {name!r} is given twice")
-        values[name] = value
-    return values
-
-
-def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Part, name and value of each key; the part is "" for keys outside of tables."""
-    for key, value in table.items():
-        if key in PARTS and isinstance(value, Mapping):
-            yield from ((key, name.replace("-", "_"), inner) for name, inner in value.items())
-        else:
-            yield "", key.replace("-", "_"), value

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import align
+from align.pipeline.cli.config_file import as_toml, load_toml
 from align.pipeline.cli.main import main
-from align.pipeline.cli.options import as_toml, shown
+from align.pipeline.cli.options import shown
 from align.pipeline.cli.reference import reference
-from align.pipeline.config import PARTS, RunConfig, load_toml, options
+from align.pipeline.config import PARTS, RunConfig, options
 from align.schemas.errors import UsageError
 from align.schemas.options import AlignOptions
 

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NoReturn
 
 import click
 
+from align.pipeline.cli.config_file import as_toml
 from align.pipeline.cli.echo import echo
-from align.pipeline.cli.options import as_toml, config_from, run_options
+from align.pipeline.cli.options import config_from, run_options
 from align.pipeline.process.stopping import Terminated
 from align.schemas.errors import AlignError, UsageError, without_secrets
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from align.pipeline.config import RunConfig, load_toml, options
+from align.pipeline.cli.config_file import load_toml
+from align.pipeline.config import RunConfig, options
 from align.schemas.option import Declared, refuse
 
 Command = Callable[..., Any]
@@ -135,25 +136,3 @@ def config_from(
         if not named.get(name):
             raise refuse(name, f"is missing; {_MISSING[name]}")
     return RunConfig.of(**named, beam_args=tuple(beam_args))
-
-
-def as_toml(config: RunConfig) -> list[str]:
-    """All options of a configuration as lines of a TOML file that gives the same configuration."""
-    values = config.flat()
-    lines = []
-    for one in options():
-        name, value = one.name.replace("_", "-"), values[one.name]
-        shown_value = one.option.typed if one.option.typed and value == one.default else value
-        lines.append(f"# {name} is not set" if value is None else f"{name} = {_toml(shown_value)}")
-    return lines
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in str(value))
-    return f'"{"".join(plain)}"'
