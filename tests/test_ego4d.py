@@ -524,7 +524,6 @@ def test_selection_by_id_limit_scenario_and_exclusion(download):
     folder = download(videos)
     assert list(read(folder)[0]) == list("abcd")
     assert list(read(folder, limit=2)[0]) == list("ab")
-    assert list(read(folder, limit=0)[0]) == []
     assert list(read(folder, recordings=("c", "a"))[0]) == list("ac")
     assert list(read(folder, scenario=("COOKING",))[0]) == list("ab")
     assert list(read(folder, excluded=("a", "never-seen"))[0]) == list("bcd")

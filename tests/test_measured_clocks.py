@@ -157,7 +157,7 @@ def test_clocks_that_are_no_table_are_refused_before_any_work(recordings, tmp_pa
     def planned(path):
         return align.plan(RunConfig.of(source="ego4d", input=str(recordings), clocks=str(path)))
 
-    with pytest.raises(UsageError, match=r"--clocks .*No such file"):
+    with pytest.raises(UsageError, match=r"clocks .*No such file"):
         planned(tmp_path / "none.parquet")
     (tmp_path / "text").write_text("no table")
     with pytest.raises(UsageError, match="no table of clocks"):

@@ -162,7 +162,7 @@ def test_only_needed_columns_are_read():
     ],
 )
 def test_a_data_set_written_otherwise_is_refused_by_name(modalities, options, word):
-    written = profile_options("imagebind")
+    written = dict(PROFILES["imagebind"].options)
     check_written(PROFILES["imagebind"], modalities, written)
     check_written(PROFILES["imagebind"], ["image", "text"], written | options)
     with pytest.raises(UsageError, match=word):

@@ -119,6 +119,11 @@ def _check_beam(config: RunConfig) -> None:
     refuse_unknown_runner(config)
 
 
+def _check_split(config: RunConfig) -> None:
+    if not config.outputs.assignments:
+        parse_splits(config.outputs.split)
+
+
 def check(config: RunConfig) -> Inputs:
     """Refuse what cannot work before any work starts.
 
@@ -130,7 +135,7 @@ def check(config: RunConfig) -> Inputs:
         raise UsageError("--trust-metadata is for align plan: a run takes nothing on trust")
     if not config.outputs.output:
         raise refuse("output", "is missing; name an empty or new folder")
-    parse_splits(config.outputs.split)
+    _check_split(config)
     inputs = look_at_inputs(config)
     refuse_links(config.outputs.output)
     refuse_if_held(store(config.outputs.output), config.outputs.output)
@@ -163,7 +168,7 @@ def _notes(config: RunConfig) -> dict[str, int]:
 def plan(config: RunConfig | None = None, **options: Any) -> PlanSummary:
     """What a run of these options would read and write, from headers alone, in flat memory."""
     config = (config or RunConfig.of()).but(**options)
-    parse_splits(config.outputs.split)
+    _check_split(config)
     _check_beam(config)
     summary = PlanSummary()
     for item in list_recordings(config):

@@ -64,8 +64,6 @@ def recordings(options: SourceOptions) -> Iterator[Recording | Fault]:
 def _give(
     options: SourceOptions, root: str, catalogue: Catalogue, choice: Choice
 ) -> Iterator[Recording | Fault]:
-    if options.limit == 0:
-        return
     media_files = _list(root, options.media)
     imu_files = _list(root, "imu")
     given = 0
