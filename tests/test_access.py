@@ -32,10 +32,10 @@ import os, signal
 from align.pipeline.process import decoder_process, tasks
 
 def trouble(name, real):
-    def task(request):
+    def task(request, opener_for):
         if "bad" in request["uri"]:
             {trouble}
-        yield from real(request)
+        yield from real(request, opener_for)
     return task
 
 for name in {names}:
@@ -77,7 +77,7 @@ def test_what_is_read_is_the_same_in_a_child_and_here(config, root):
     assert found == survey_imu(table, IMU_COLUMNS)
     windows = (TimeSpan(0, NS), TimeSpan(NS, 3 * NS))
     seen, truth = (
-        access.looking(recording.video, media.video, config)(windows),
+        access.looking(recording.video, media, config)(windows),
         look(path, media.video, windows),
     )
     assert [len(w) for w in seen] == [len(w) for w in truth]
@@ -148,9 +148,9 @@ def test_an_answer_without_sense_is_the_fault_of_the_file(doubled, root, task, a
     doubled(f"yield tasks.PART, {answer}; return", task)
     config = RunConfig.of(source="ego4d", input=str(root.parent))
     bad = next(iter(list_recordings(config)))
-    video = probe_media(bad.video.uri).video
+    media = probe_media(bad.video.uri)
     asked = {
-        "look": lambda: access.looking(bad.video, video, config)([TimeSpan(0, NS)]),
+        "look": lambda: access.looking(bad.video, media, config)([TimeSpan(0, NS)]),
         "survey": lambda: access.survey(bad.imu, config),
         "inspect": lambda: access.inspect(bad.video.uri),
     }

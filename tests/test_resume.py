@@ -233,9 +233,9 @@ def test_an_output_that_is_taken_away_stops_the_run(tmp_path, monkeypatch):
 
 
 def test_shards_that_vanish_under_way_are_never_committed(config, monkeypatch, tmp_path):
-    from align.pipeline.job import graph
+    from align.pipeline.job import tasks
 
-    real = graph.write_one_shard
+    real = tasks.write_one_shard
 
     def vanishing(*given):
         report = real(*given)
@@ -243,7 +243,7 @@ def test_shards_that_vanish_under_way_are_never_committed(config, monkeypatch, t
             file.unlink()
         return report
 
-    monkeypatch.setattr(graph, "write_one_shard", vanishing)
+    monkeypatch.setattr(tasks, "write_one_shard", vanishing)
     with pytest.raises(AlignError, match="no longer there") as caught:
         align.run(config)
     assert caught.value.code == "lost_shards"

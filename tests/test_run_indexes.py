@@ -8,6 +8,7 @@ import pytest
 import align
 from align.pipeline.cli.main import main
 from align.pipeline.config import RunConfig
+from align.pipeline.job.owned import owned, remember
 from align.pipeline.job.planning import list_recordings
 from align.schemas.errors import AlignError, Fault, UsageError
 from align.schemas.options import AlignOptions
@@ -121,6 +122,8 @@ def test_stale_indexes_go_with_the_commit(out, configured):
     stale = [out / "index" / "old-00000-of-00001.parquet", out / "webdataset" / "old-000000.idx"]
     for path in stale:
         path.write_bytes(b"old")
+    target, old = local(out), {path.relative_to(out).as_posix() for path in stale}
+    remember(target, owned(target, target.names()) | old)
     (out / "manifest.json").unlink()
     align.run(configured(out, index=("dali",), resume=True))
     assert not [p for p in stale if p.exists()]
