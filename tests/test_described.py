@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -55,7 +54,7 @@ def out(finished, tmp_path):
 
 @pytest.fixture
 def config(finished, out):
-    return replace(configured(finished), output=str(out))
+    return configured(finished).but(output=str(out))
 
 
 def edit(path, change):

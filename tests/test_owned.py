@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -100,15 +99,15 @@ def shorter(place):
 
 
 COMMANDS = {
-    "resume": (damaged, lambda c: align.run(replace(c, resume=True))),
+    "resume": (damaged, lambda c: align.run(c.but(resume=True))),
     "resume of an unfinished run": (
         lambda place: (place / "out/manifest.json").unlink(),
-        lambda c: align.run(replace(c, resume=True)),
+        lambda c: align.run(c.but(resume=True)),
     ),
-    "already complete": (lambda place: None, lambda c: align.run(replace(c, resume=True))),
-    "retry, other shards": (shorter, lambda c: align.run(replace(c, resume=True, retry_failed=True))),
-    "clean": (lambda place: None, lambda c: clean(c.output)),
-    "overwrite": (lambda place: None, lambda c: align.run(replace(c, overwrite=True, seed=3))),
+    "already complete": (lambda place: None, lambda c: align.run(c.but(resume=True))),
+    "retry, other shards": (shorter, lambda c: align.run(c.but(resume=True, retry_failed=True))),
+    "clean": (lambda place: None, lambda c: clean(c.outputs.output)),
+    "overwrite": (lambda place: None, lambda c: align.run(c.but(overwrite=True, seed=3))),
 }
 
 
@@ -286,7 +285,7 @@ def test_overwrite_refuses_a_folder_of_other_files(finished, tmp_path, content, 
     for name, data in content.items():
         (tmp_path / "out" / name).parent.mkdir(parents=True)
         (tmp_path / "out" / name).write_bytes(data)
-    config = replace(configured(finished), output=str(tmp_path / "out"), overwrite=True)
+    config = configured(finished).but(output=str(tmp_path / "out"), overwrite=True)
     with pytest.raises(UsageError, match=said):
         align.run(config)
     assert tree(tmp_path / "out") == content

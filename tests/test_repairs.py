@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from dataclasses import replace
 from itertools import pairwise
 
 import av
@@ -320,7 +319,7 @@ def test_all_that_a_decoder_says_is_heard(whole, monkeypatch, tmp_path):
         return real(segment, to_the_end())
 
     monkeypatch.setattr(writing, "unchanged", counted)
-    result = align.run(replace(configured(whole, isolate=True), output=str(tmp_path / "out")))
+    result = align.run(configured(whole, isolate=True).but(output=str(tmp_path / "out")))
     assert len(ended) == len(set(ended)) == len(NAMES)
     assert any(name.startswith("decode") and value for name, value in result.stages.items())
 

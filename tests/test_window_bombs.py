@@ -80,7 +80,7 @@ def test_a_run_of_more_windows_than_allowed_ends_before_it_decodes(video, tmp_pa
     assert not list((tmp_path / "out").glob("data/*"))
     assert plan(config(video, max_windows=7)).notes["too_many_windows"] == 1
     assert plan(config(video, max_windows=8)).notes["too_many_windows"] == 0
-    with pytest.raises(UsageError, match="--max-windows"):
+    with pytest.raises(UsageError, match="max_windows"):
         config(video, max_windows=0)
 
 
