@@ -81,7 +81,7 @@ def read_metadata(folder: Path, name: str) -> Callable[[bytes], None]:
         from align.pipeline.sources import SourceOptions, find_source
 
         (folder / name).write_bytes(data)
-        for _ in find_source("ego4d")(SourceOptions(str(folder.parent))):
+        for _ in find_source("ego4d")(SourceOptions(input=str(folder.parent))):
             pass
 
     return target

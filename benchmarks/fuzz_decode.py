@@ -54,7 +54,7 @@ class Finding(Exception):
 def decode_targets(folder: Path, mutated: Mutate) -> dict[str, tuple[bytes, Read, Mutate]]:
     """Of each format, and of the IMU table: a valid file, what plans and decodes it, what damages it."""
     synthesize(folder, SynthOptions(count=1, duration_s=2.0, width=64, height=48))
-    config = RunConfig("ego4d", str(folder), decode_timeout_s=20.0)
+    config = RunConfig.of(source="ego4d", input=str(folder), decode_timeout=20.0)
     (recording,) = (r for r in list_recordings(config) if isinstance(r, Recording))
     whole = {}
     for name, how in FORMATS.items():
@@ -102,12 +102,12 @@ def reader(path: Path, kind: str, recording: Recording, config: RunConfig) -> Re
         path.write_bytes(data)
         rng = random.Random(data)
         options = AlignOptions(
-            window_ns=rng.choice((500_000_000, 333_333_333)),
+            window=rng.choice((0.5, 0.333333333)),
             anchor=rng.choice(("grid", "grid", "keyframe")),
             frames=rng.choice((1, 1, 2)),
             image_size=32,
         )
-        return plan_and_decode(recording, replace(config, options=options))
+        return plan_and_decode(recording, config.but(sample=options))
 
     return read
 
@@ -126,7 +126,7 @@ def plan_and_decode(recording: Recording, config: RunConfig) -> str:
     for segment in plan.segments[:2]:
         some = replace(segment, starts_ns=segment.starts_ns[:WINDOWS])
         with borrow(config) as decoder:
-            items = list(decoder.samples(some, config.options, config.sample_sha256))
+            items = list(decoder.samples(some, config.sample, config.sample_sha256))
         _check_account(some, items)
         faults += [item for item in items if isinstance(item, Fault)]
     for fault in faults:

@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from align.pipeline.config import RunConfig
 from align.pipeline.process.decoder_tasks import TASKS
-from align.pipeline.process.isolation import Terms, borrow
+from align.pipeline.process.isolation import borrow
 from align.pipeline.storage.files import leaves, opener_for
 from align.schemas.errors import AlignError
 from align.schemas.media import ImuTrack, MediaInfo, VideoInfo
-from align.schemas.options import AlignOptions
 from align.schemas.plan import ImuRange
 from align.schemas.recording import ImuColumns, Recording, Stream
 from align.schemas.time import NS, TimeSpan
@@ -42,43 +41,19 @@ _STRETCH_NS = 600 * NS
 """Of a table, read at once: a child's memory is bounded, a table is not."""
 
 
-class Access(Terms, Protocol):
-    """What may be read and how: see :class:`~align.pipeline.config.RunConfig`."""
-
-    @property
-    def input(self) -> str:
-        """The folder that files must lie in."""
-        ...
-
-    @property
-    def allow_symlinks(self) -> bool:
-        """Whether links may lead out of it."""
-        ...
-
-    @property
-    def isolate(self) -> bool:
-        """Whether files are read in a child process."""
-        ...
-
-    @property
-    def options(self) -> AlignOptions:
-        """Of these, the largest picture that is decoded."""
-        ...
-
-
-def allowed(stream: Stream, config: Access) -> str:
+def allowed(stream: Stream, config: RunConfig) -> str:
     """The URI of a stream that may be read.
 
     Raises:
         AlignError: ``link_outside``: it is a link out of the input folder.
     """
-    if not config.allow_symlinks and leaves(stream.uri, config.input):
+    if not config.inputs.allow_symlinks and leaves(stream.uri, config.inputs.input):
         detail = f"{stream.name} is a link out of the input folder; add --allow-symlinks if it is meant"
         raise AlignError("link_outside", detail, stage="probe")
     return stream.uri
 
 
-def probe(recording: Recording, config: Access) -> MediaInfo:
+def probe(recording: Recording, config: RunConfig) -> MediaInfo:
     """Probe the master file of a recording.
 
     Raises:
@@ -90,7 +65,7 @@ def probe(recording: Recording, config: Access) -> MediaInfo:
     return _probed(allowed(video, config), video.index, audio.index if audio and within else None, config)
 
 
-def probe_sound(stream: Stream, config: Access) -> MediaInfo:
+def probe_sound(stream: Stream, config: RunConfig) -> MediaInfo:
     """Probe the file of a sound; errors as :func:`probe`, and ``no_audio`` where the file holds none."""
     media = _probed(allowed(stream, config), None, stream.index, config)
     if media.audio is None:
@@ -98,14 +73,14 @@ def probe_sound(stream: Stream, config: Access) -> MediaInfo:
     return media
 
 
-def _probed(uri: str, video_index: int | None, audio_index: int | None, config: Access) -> MediaInfo:
-    if not config.isolate:
+def _probed(uri: str, video_index: int | None, audio_index: int | None, config: RunConfig) -> MediaInfo:
+    if not config.execution.isolate:
         return probe_media(uri, video_index=video_index, audio_index=audio_index, opener=opener_for(uri))
     with borrow(config) as decoder:
         return decoder.probe(uri, video_index, audio_index)
 
 
-def usable_video(stream: Stream, media: MediaInfo, config: Access) -> VideoInfo:
+def usable_video(stream: Stream, media: MediaInfo, config: RunConfig) -> VideoInfo:
     """The video of a probed file.
 
     Raises:
@@ -114,13 +89,13 @@ def usable_video(stream: Stream, media: MediaInfo, config: Access) -> VideoInfo:
     video = media.video
     if video is None:
         raise no_video(media, stream.name)
-    if video.width * video.height > config.options.max_pixels:
+    if video.width * video.height > config.sample.max_pixels:
         detail = f"{stream.name} is {video.width} x {video.height} pixels; raise --max-pixels to decode it"
         raise AlignError("too_many_pixels", detail, stage="probe")
     return video
 
 
-def survey(stream: Stream, config: Access) -> ImuSurvey:
+def survey(stream: Stream, config: RunConfig) -> ImuSurvey:
     """Survey a table of IMU rows.
 
     Raises:
@@ -132,7 +107,7 @@ def survey(stream: Stream, config: Access) -> ImuSurvey:
     return found
 
 
-def gyro_rows(stream: Stream, found: ImuSurvey, config: Access) -> ImuTrack:
+def gyro_rows(stream: Stream, found: ImuSurvey, config: RunConfig) -> ImuTrack:
     """The gyroscope of a surveyed table, all of it, on the recording clock; the accelerometer is left out."""
     clock = stream.clock
     whole = TimeSpan(clock.at(found.span.start_ns), clock.at(found.span.end_ns) + 1)
@@ -153,7 +128,7 @@ def gyro_rows(stream: Stream, found: ImuSurvey, config: Access) -> ImuTrack:
     )
 
 
-def _gyro_rows(stream: Stream, where: ImuRange, span: TimeSpan, config: Access) -> ImuTrack:
+def _gyro_rows(stream: Stream, where: ImuRange, span: TimeSpan, config: RunConfig) -> ImuTrack:
     plain = {"columns": _columns(stream), "range": where, "clock": stream.clock, "span": span}
     request = {"uri": allowed(stream, config), **{name: to_plain(value) for name, value in plain.items()}}
     with _asked("gyro", request, config, parts=3) as answer:
@@ -166,11 +141,11 @@ def _gyro_rows(stream: Stream, where: ImuRange, span: TimeSpan, config: Access) 
     return ImuTrack(times, values, *nothing, where.gyro_rate_hz, where.accl_rate_hz, joints)
 
 
-def looking(stream: Stream, media: MediaInfo, config: Access) -> Look:
+def looking(stream: Stream, media: MediaInfo, config: RunConfig) -> Look:
     """Looks at what moves in windows of a video: see :func:`align.transforms.sync.picture.look`."""
     video = usable_video(stream, media, config)
     request = {"uri": allowed(stream, config), "media": to_plain(media)}
-    request |= {"max_pixels": config.options.max_pixels}
+    request |= {"max_pixels": config.sample.max_pixels}
     pixels = video.width * video.height
 
     def look(windows: Sequence[TimeSpan]) -> list[list[Flow]]:
@@ -184,10 +159,10 @@ def looking(stream: Stream, media: MediaInfo, config: Access) -> Look:
     return look
 
 
-def hearing(stream: Stream, media: MediaInfo, config: Access) -> Hear:
+def hearing(stream: Stream, media: MediaInfo, config: RunConfig) -> Hear:
     """Hears a sound on the recording clock: see :func:`align.transforms.sync.sound.hearing_file`."""
     uri, clock = allowed(stream, config), stream.clock
-    if not config.isolate:
+    if not config.execution.isolate:
         return hearing_file(uri, media, opener_for(uri), clock)
 
     def hear(spans: Sequence[TimeSpan], rate: int) -> Iterator[Sound]:
@@ -197,18 +172,6 @@ def hearing(stream: Stream, media: MediaInfo, config: Access) -> Hear:
                 yield Sound(rate, span.start_ns / NS, samples)
 
     return hear
-
-
-@dataclass(frozen=True, slots=True)
-class _OneFile:
-    """Access to a file that the user named, wherever it lies."""
-
-    isolate: bool
-    decode_timeout_s: float
-    output: str = ""
-    input: str = ""
-    allow_symlinks: bool = True
-    options: AlignOptions = AlignOptions()
 
 
 def inspect(path: str, *, isolate: bool = True, timeout_s: float = 300.0) -> tuple[StreamView, ...]:
@@ -224,7 +187,7 @@ def inspect(path: str, *, isolate: bool = True, timeout_s: float = 300.0) -> tup
     """
     from align.pipeline.sources.ego4d.imu import IMU_COLUMNS, table_of
 
-    config = _OneFile(isolate, timeout_s)
+    config = RunConfig.of(allow_symlinks=True, isolate=isolate, decode_timeout=timeout_s)
     if path.lower().endswith(".csv"):
         return _inspected(path, IMU_COLUMNS, config)
     beside = table_of(path)
@@ -232,7 +195,7 @@ def inspect(path: str, *, isolate: bool = True, timeout_s: float = 300.0) -> tup
     return views + (_inspected(beside, IMU_COLUMNS, config) if beside else ())
 
 
-def _inspected(path: str, columns: ImuColumns | None, config: Access) -> tuple[StreamView, ...]:
+def _inspected(path: str, columns: ImuColumns | None, config: RunConfig) -> tuple[StreamView, ...]:
     with _asked("inspect", {"uri": path, "columns": columns and to_plain(columns)}, config) as answer:
         views: tuple[StreamView, ...] = from_plain(tuple[StreamView, ...], json.loads(next(answer)))
     return views
@@ -247,7 +210,7 @@ def _columns(stream: Stream) -> ImuColumns:
 
 @contextmanager
 def _asked(
-    task: str, request: Mapping[str, Any], config: Access, parts: int = 1, pixels: int = 0
+    task: str, request: Mapping[str, Any], config: RunConfig, parts: int = 1, pixels: int = 0
 ) -> Iterator[Iterator[bytes]]:
     """The parts of a task's answer, which is heard to its end when the block ends well.
 
@@ -255,7 +218,7 @@ def _asked(
         AlignError: ``decoder_crashed``: the block found no sense in the answer.
     """
     try:
-        if config.isolate:
+        if config.execution.isolate:
             with (
                 borrow(config) as decoder,
                 closing(decoder.ask(task, request, parts=parts, pixels=pixels)) as answer,
@@ -267,7 +230,7 @@ def _asked(
             yield found
             _at_end(found)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, StopIteration) as error:
-        if not config.isolate:
+        if not config.execution.isolate:
             raise
         detail = f"the decoder's answer makes no sense ({error}): the file is damaged or hostile"
         raise AlignError("decoder_crashed", detail, stage="probe") from error

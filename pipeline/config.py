@@ -1,145 +1,234 @@
-"""One run, described: what is read, what a window is, what is written, and how it is carried out."""
+"""One run in four parts: what is read, what a window is, what is written, how it is carried out."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import os
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from fractions import Fraction
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import chain
 from typing import Any
 
-from align.pipeline.storage.files import absolute, is_remote, open_binary
+from align.pipeline.sources import SourceOptions, read_text
+from align.pipeline.storage.files import is_remote
 from align.schemas.errors import UsageError
+from align.schemas.option import (
+    Declared,
+    declared,
+    hint,
+    number,
+    option,
+    processes,
+    refuse,
+    settle,
+    shares,
+    size,
+)
 from align.schemas.options import AlignOptions
-from align.schemas.time import NS
 from align.schemas.wire import json_digest
+from align.transforms.plan.splits import read_assignments
 
 FORMATS = ("parquet", "webdataset")
 INDEXES = ("balance", "energon", "dali", "wids", "none")
 _LOCAL_RUNNERS = {"direct", "fnapi", "switchingdirect"}
 digest = json_digest
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_OF_TARS = frozenset({"energon", "dali", "wids"})
 
 
 @dataclass(frozen=True, slots=True)
-class RunConfig:
-    """Everything ``align run`` was asked for; checks itself when it is made.
+class OutputOptions:
+    """What is written, and where.
 
     Attributes:
-        options: what a window is and what is taken from it.
-        formats: ``parquet``, ``webdataset`` or both.
-        splits: ``train=0.9,val=0.1``; fractions of the groups.
-        assignments: recording or group id -> split, instead of fractions; what it does not name is left out.
-        seed: of splits, shards and the order inside a shard.
-        shard_size: bytes a shard should not much exceed.
-        segment_s: seconds of media that are read in one go.
-        max_windows: more planned windows than that, over all recordings, and the run ends before it decodes.
-        max_failures: share of the planned windows that may fail before the run counts as failed.
-        resume: go on with what an interrupted run finished.
-        retry_failed: take in an input that was repaired, and do again what failed; all else is kept.
-        overwrite: remove the data set that lies in the output, and begin afresh.
-        isolate: decode in child processes, so that a codec's crash or hang costs one segment.
-        allow_symlinks: read media that links lead to outside the input folder.
-        decode_timeout_s: CPU time for one window after which a child is taken to hang; it may idle three
-            times as long.
-        workers: processes, or 0 to choose by the size of the job.
-        runner: ``DirectRunner`` (Beam's in-process runner) or any other Beam runner.
+        assignments: recording or group id -> split, where ``split`` names a file instead of shares; what it
+            does not name is left out. Read once, when the options are first made.
+    """
+
+    output: str = option("", "Empty or new folder (or gs://, s3://) for the data set.", metavar="DIR")
+    format: tuple[str, ...] = option(
+        ("parquet",), "What to write, in one pass: parquet, webdataset.", metavar="NAME,…", choices=FORMATS
+    )
+    split: str = option(
+        "train=1",
+        "e.g. train=0.9,val=0.1, never cutting a group; or file:splits.csv, lines of id and split.",
+        shares,
+        metavar="NAME=SHARE,…",
+    )
+    index: tuple[str, ...] = option(
+        (),
+        "Index the tar files for energon, dali, wids. Weights and near-duplicates (balance) are indexed by "
+        "default for local Parquet outputs; none leaves that out.",
+        metavar="NAME,…",
+        choices=INDEXES,
+    )
+    seed: int = option(0, "Of splits, shards and their order.")
+    shard_size: int = option(
+        512 * 10**6,
+        "What a shard should not much exceed.",
+        size,
+        typed="512MB",
+        metavar="SIZE",
+        low=10**5,
+        unit="bytes",
+    )
+    segment: float = option(
+        300.0, "Media read in one go.", number, metavar="SECONDS", low=1, high=86_400, unit="seconds"
+    )
+    assignments: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if not self.format:
+            raise refuse("format", f"needs at least one of {', '.join(FORMATS)}")
+        if "none" in self.index and len(self.index) > 1:
+            raise refuse("index", "none stands alone")
+        if "balance" in self.index and "parquet" not in self.format:
+            raise refuse("index", "balance needs Parquet shards; add parquet to the formats")
+        if _OF_TARS & {*self.index} and "webdataset" not in self.format:
+            raise refuse("index", "energon, dali and wids need tar files; add webdataset to the formats")
+        if self.split.startswith("file:") and not self.assignments:
+            path = self.split.removeprefix("file:")
+            object.__setattr__(self, "assignments", read_assignments(path, read_text("split", path)))
+
+    @property
+    def index_kinds(self) -> frozenset[str]:
+        """The indexes that the commit makes.
+
+        ``balance`` reads every picture again: cheap where the output lies on this machine, a download of all
+        of it otherwise, so remote outputs get it only when it is asked for.
+        """
+        if "none" in self.index:
+            return frozenset()
+        own = {"balance"} if "parquet" in self.format and not is_remote(self.output) else set()
+        return frozenset(own.union(self.index))
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionOptions:
+    """How a run is carried out: nothing that is written depends on it.
+
+    Attributes:
         beam_args: Beam options, passed through.
-        indexes: what the commit adds beside the shards: ``balance`` (of itself, for local Parquet outputs),
-            ``energon``, ``dali``, ``wids``; or ``none``.
-        clocks: the table that ``align sync`` wrote; empty for clocks as the source states them.
-        clocks_sha256: of its content.
         trust_metadata: plan from the metadata's spans without opening any media.
     """
 
-    source: str
-    input: str
-    output: str = ""
-    options: AlignOptions = field(default_factory=AlignOptions)
-    formats: tuple[str, ...] = ("parquet",)
-    media: str = "full_scale"
-    recordings: tuple[str, ...] = ()
-    limit: int | None = None
-    scenarios: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    splits: str = "train=1"
-    assignments: Mapping[str, str] = field(default_factory=dict)
-    seed: int = 0
-    shard_size: int = 512 * 10**6
-    segment_s: float = 300.0
-    max_failures: float = 0.01
-    max_windows: int = 50_000_000
-    resume: bool = False
-    retry_failed: bool = False
-    overwrite: bool = False
-    isolate: bool = True
-    decode_timeout_s: float = 300.0
-    allow_symlinks: bool = False
-    workers: int = 0
-    runner: str = "DirectRunner"
+    max_failures: float = option(
+        0.01, "Exit with 3 if more of the windows failed; 0.01 is 1 %.", metavar="SHARE", low=0, high=1
+    )
+    max_windows: int = option(
+        50_000_000, "Refuse a run of more windows, before it decodes.", metavar="N", low=1
+    )
+    resume: bool = option(False, "Keep finished shards of an interrupted run, do the rest.")
+    retry_failed: bool = option(
+        False, "Take in a repaired input and do again what failed; keep the other shards."
+    )
+    overwrite: bool = option(
+        False, "Replace the data set that lies in the output. Files that are not its own stay."
+    )
+    decode_timeout: float = option(
+        300.0,
+        "Give up a segment whose decoder is silent for so long.",
+        metavar="SECONDS",
+        unit="seconds",
+    )
+    isolate: bool = option(
+        True, "Decode in a child process: a crash or hang there costs one segment.", metavar="on|off"
+    )
+    workers: int = option(
+        0, "Processes; auto goes by the size of the job.", processes, metavar="auto|N", typed="auto"
+    )
+    runner: str = option("DirectRunner", "Any Beam runner; its own options are passed through.")
     beam_args: tuple[str, ...] = field(default=(), repr=False)  # may hold secrets
     trust_metadata: bool = False
-    indexes: tuple[str, ...] = ()
-    clocks: str = ""
-    clocks_sha256: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        known_or_usage("--format", self.formats, FORMATS)
-        known_or_usage("--index", self.indexes, INDEXES)
-        checks = [
-            (bool(self.formats), f"--format needs at least one of {', '.join(FORMATS)}"),
-            ("none" not in self.indexes or len(self.indexes) == 1, "--index none stands alone"),
-            (
-                "balance" not in self.indexes or "parquet" in self.formats,
-                "--index balance needs Parquet shards",
-            ),
-            (
-                not {"energon", "dali", "wids"} & {*self.indexes} or "webdataset" in self.formats,
-                "--index energon, dali and wids need tar files; add --format parquet,webdataset",
-            ),
-            (self.limit is None or self.limit > 0, "--limit must be at least 1"),
-            (self.shard_size >= 10**5, "--shard-size must be at least 100KB"),
-            (1 <= self.segment_s <= 86_400, "--segment must be between 1 and 86400 seconds"),
-            (0 <= self.max_failures <= 1, "--max-failures must be between 0 and 1 (0.01 is 1 %)"),
-            (self.max_windows >= 1, "--max-windows must be at least 1"),
-            (self.decode_timeout_s > 0, "--decode-timeout must be a positive number of seconds"),
-            (
-                not (self.overwrite and (self.resume or self.retry_failed)),
-                "--overwrite begins afresh, --resume and --retry-failed go on: choose one",
-            ),
-            (self.workers >= 0, "--workers must be a positive number, or auto"),
-        ]
-        for good, detail in checks:
-            if not good:
-                raise UsageError(detail)
-        if self.clocks:
-            object.__setattr__(self, "clocks_sha256", _sha256_of("--clocks", self.clocks))
+        settle(self)
+        if not self.decode_timeout > 0:
+            raise refuse("decode_timeout", "must be a positive number of seconds")
+        if self.overwrite and (self.resume or self.retry_failed):
+            raise refuse("overwrite", "begins afresh, resume and retry-failed go on: choose one")
+        if self.retry_failed:
+            object.__setattr__(self, "resume", True)
 
     @property
     def runs_here(self) -> bool:
         """Whether the launcher carries the run out, with Beam's in-memory runner and workers of its own."""
         return self.runner.rpartition(".")[2].lower().removesuffix("runner") in _LOCAL_RUNNERS
 
-    @property
-    def index_kinds(self) -> frozenset[str]:
-        """The indexes that the commit makes.
 
-        ``balance`` reads every picture anew: cheap where the output lies on this machine, a download of all
-        of it otherwise, so remote outputs get it only when it is asked for.
+PARTS: dict[str, type[Any]] = {
+    "inputs": SourceOptions,
+    "sample": AlignOptions,
+    "outputs": OutputOptions,
+    "execution": ExecutionOptions,
+}
+_UNDECLARED = {
+    "excluded": "inputs",
+    "clocks_sha256": "inputs",
+    "assignments": "outputs",
+    "beam_args": "execution",
+    "trust_metadata": "execution",
+}
+_READ_FROM: Mapping[str, tuple[str, Any]] = {
+    "exclude": ("excluded", ()),
+    "clocks": ("clocks_sha256", ""),
+    "split": ("assignments", {}),
+}
+"""Option that names a file -> the field for what was read from it, and its value before that."""
+
+
+def options() -> Iterator[Declared]:
+    """Every option of a run, part by part."""
+    return chain.from_iterable(declared(part) for part in PARTS.values())
+
+
+@cache
+def _homes() -> dict[str, str]:
+    """Name of each option -> the part that it belongs to."""
+    return {one.name: name for name, part in PARTS.items() for one in declared(part)} | _UNDECLARED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything ``align run`` was asked for; each part checks itself when it is made."""
+
+    inputs: SourceOptions
+    sample: AlignOptions = field(default_factory=AlignOptions)
+    outputs: OutputOptions = field(default_factory=OutputOptions)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+    @classmethod
+    def of(cls, **given: Any) -> RunConfig:
+        """The configuration of some options, or whole parts; what is not named has its default.
+
+        Raises:
+            UsageError: an unknown name, or a value that cannot be meant.
         """
-        if "none" in self.indexes:
-            return frozenset()
-        own = {"balance"} if "parquet" in self.formats and not is_remote(self.output) else set()
-        return frozenset(own.union(self.indexes))
+        return cls(inputs=SourceOptions()).but(**given)
+
+    def but(self, **given: Any) -> RunConfig:
+        """The same with other values for some options, or with other parts.
+
+        What an option read from a file stays, unless that option is among them.
+
+        Raises:
+            UsageError: an unknown name, or a value that cannot be meant.
+        """
+        parts = {name: given.pop(name) for name in PARTS if name in given}
+        base = replace(self, **parts)
+        for option_name, (found, nothing) in _READ_FROM.items():
+            if option_name in given:
+                given.setdefault(found, nothing)
+        changed = {p: replace(getattr(base, p), **v) for p, v in _by_part(given).items() if v}
+        return replace(base, **changed)
+
+    def flat(self) -> dict[str, Any]:
+        """Name of each option -> its value."""
+        return {name: getattr(getattr(self, part), name) for name, part in _homes().items()}
 
     def sample_config(self) -> dict[str, Any]:
         """What the bytes of a sample depend on beside its recording: nothing of shards, workers or places."""
-        clocks = {"clocks": self.clocks_sha256 or None}
-        return {"source": self.source, "media": self.media, **clocks, **self.options.as_dict()}
+        clocks = {"clocks": self.inputs.clocks_sha256 or None}
+        return {"source": self.inputs.source, "media": self.inputs.media, **clocks, **self.sample.as_dict()}
 
     @property
     def sample_sha256(self) -> str:
@@ -153,93 +242,27 @@ class RunConfig:
 
     def as_manifest(self) -> dict[str, Any]:
         """The configuration as the manifest shows it: no paths, nothing of how the run was carried out."""
+        outputs, inputs = self.outputs, self.inputs
+        by_file = f"by file, sha256 {digest(dict(outputs.assignments))}"
         return {
             **self.sample_config(),
-            "formats": list(self.formats),
-            "splits": f"by file, sha256 {digest(dict(self.assignments))}"
-            if self.assignments
-            else self.splits,
-            "seed": self.seed,
-            "shard_size": self.shard_size,
-            "segment_s": self.segment_s,
-            "recordings": list(self.recordings),
-            "limit": self.limit,
-            "scenarios": list(self.scenarios),
-            "exclude": list(self.exclude),
+            "formats": list(outputs.format),
+            "splits": by_file if outputs.assignments else outputs.split,
+            "seed": outputs.seed,
+            "shard_size": outputs.shard_size,
+            "segment_s": outputs.segment,
+            "recordings": list(inputs.recordings),
+            "limit": inputs.limit,
+            "scenarios": list(inputs.scenario),
+            "exclude": list(inputs.excluded),
         }
 
 
-def _sha256_of(what: str, path: str) -> str:
-    try:
-        with open_binary(absolute(path)) as stream:
-            return hashlib.sha256(stream.read()).hexdigest()
-    except OSError as error:
-        raise UsageError(f"{what} {path} cannot be read: {error.strerror or error}") from None
-
-
-def known_or_usage(what: str, values: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse values that are not known, with the nearest known one.
-
-    Raises:
-        UsageError: names the value, the known ones, and the likely one.
-    """
-    known = tuple(known)
-    for value in values:
-        if value not in known:
-            near = difflib.get_close_matches(value, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{what}: {value!r} is not known (known: {', '.join(known)}){hint}")
-
-
-def parse_size(text: str) -> int:
-    """Bytes of ``512MB``, ``1GiB``, ``100000``.
-
-    Raises:
-        UsageError: the text is not a size.
-    """
-    number = text.strip().upper().rstrip("KMGIB")
-    unit = text.strip().upper()[len(number) :]
-    try:
-        return int(float(number) * _UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise UsageError(f"--shard-size: {text!r} is not a size; write e.g. 512MB") from None
-
-
-def parse_seconds(what: str, text: str) -> int:
-    """Nanoseconds of a decimal number of seconds, exact.
-
-    Raises:
-        UsageError: not a number, or finer than a nanosecond.
-    """
-    try:
-        if len(str(text)) > 40 or "e" in str(text).lower():
-            raise ValueError  # 1e999999999 would be built digit by digit
-        ns = Fraction(str(text)) * NS
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{what}: {text!r} is not a number of seconds") from None
-    if ns.denominator != 1:
-        raise UsageError(f"{what}: {text} s is not a whole number of nanoseconds")
-    return int(ns)
-
-
-def load_toml(path: str | os.PathLike[str], known: Iterable[str]) -> dict[str, Any]:
-    """Option values from a TOML file whose keys are the names of the command's options.
-
-    Raises:
-        UsageError: unreadable, not TOML, or a key that is no option.
-    """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"--config {path}: {error}") from None
-    values = {key.replace("-", "_"): value for key, value in table.items()}
-    known_or_usage(f"--config {path}", values, known)
-    return {key: _as_option(value) for key, value in values.items()}
-
-
-def _as_option(value: object) -> object:
-    if isinstance(value, list):
-        return ",".join(str(v) for v in value)
-    if isinstance(value, Mapping):
-        return ",".join(f"{k}={v}" for k, v in value.items())
-    return value
+def _by_part(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    homes = _homes()
+    parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for name, value in given.items():
+        if name not in homes:
+            raise UsageError(f"no option is named {name!r}{hint(name, homes)}")
+        parts[homes[name]][name] = value
+    return parts

@@ -72,10 +72,15 @@ def _rebuild(kind: type[AlignError], code: str, detail: str, stage: Stage) -> Al
 
 
 class UsageError(AlignError):
-    """A parameter that cannot be meant: found before any work starts; exit code 2."""
+    """A parameter that cannot be meant: found before any work starts; exit code 2.
 
-    def __init__(self, detail: str, *, code: str = "usage", stage: Stage = "usage") -> None:
+    Args:
+        option: the option that is meant, by its name in Python; the detail then begins with it.
+    """
+
+    def __init__(self, detail: str, *, code: str = "usage", stage: Stage = "usage", option: str = "") -> None:
         super().__init__(code, detail, stage=stage)
+        self.option = option
 
 
 Outcome = Literal["skipped", "failed", "noted"]

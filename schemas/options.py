@@ -1,91 +1,135 @@
-"""The options on which a window's bytes depend. Each checks itself when it is made."""
+"""The options on which a window's bytes depend."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from align.schemas.errors import UsageError
 from align.schemas.modality import DEFAULT
+from align.schemas.option import option, seconds, settle
 from align.schemas.time import NS
 
-Anchor = Literal["grid", "narration", "keyframe"]
 MODALITIES = tuple(m.name for m in DEFAULT)
+ANCHORS = ("grid", "narration", "keyframe")
 MAX_AGE_NS = 10**9 * NS
 MAX_FRAMES = 1000
+_RENAMED = {
+    "window": "window_ns",
+    "stride": "stride_ns",
+    "joints": "cross_joints",
+    "max_image_age": "max_image_age_ns",
+}
+
+MaxAge = float | Literal["auto", "off"]
 
 
-def _check(good: bool, detail: str) -> None:
-    if not good:
-        raise UsageError(detail)
+def max_age(given: Any) -> MaxAge:
+    """Seconds, or ``auto`` or ``off``.
+
+    Raises:
+        ValueError: neither.
+    """
+    word = str(given).strip().lower()
+    if word == "auto":
+        return "auto"
+    if word in ("off", "inf", "none"):
+        return "off"
+    return seconds(given)
 
 
 @dataclass(frozen=True, slots=True)
 class AlignOptions:
-    """What a window is and what is taken from it.
+    """What a window is and what is taken from it; checks itself when it is made.
 
-    Attributes:
-        window_ns: length of a window.
-        stride_ns: distance of the starts of neighbouring grid windows; least distance of keyframe windows;
-            0 stands for the window's length.
-        anchor: where windows stand: on a grid, centred on narrations, or centred on keyframes.
-        cross_joints: keep windows that cross a joint between camera files.
-        redacted: ``skip`` windows that touch a redacted span, or ``keep`` them.
-        stereo: ``skip`` side-by-side videos, or ``crop-left``.
-        unsynced: where the IMU was measured not to be the picture's: ``null`` IMU, ``drop`` the window, or
-            ``keep`` both.
-        frames: pictures per window.
-        image_size: short side in pixels.
-        jpeg_quality: 1 to 100.
-        audio_rate: Hz.
-        imu_rate: Hz.
-        min_coverage: least measured share of audio or IMU in a window; below it the modality is null.
-        require: modalities without which a window is not written.
-        max_pixels: largest picture that is decoded at all.
-        max_image_age_ns: a picture stands only for instants less than this after it; 0 for the recording's
-            own bound (``VideoInfo.max_age_ns``), None for no bound.
+    Each field is an option of ``align run`` and takes its value in any form; see
+    :mod:`align.schemas.option`. Their order is that of the manifest. Without a ``stride`` it is the window's
+    length.
     """
 
-    window_ns: int = 5 * NS
-    stride_ns: int = 0
-    anchor: Anchor = "grid"
-    cross_joints: bool = False
-    redacted: Literal["skip", "keep"] = "skip"
-    stereo: Literal["skip", "crop-left"] = "skip"
-    unsynced: Literal["keep", "drop", "null"] = "null"
-    frames: int = 1
-    image_size: int = 256
-    jpeg_quality: int = 90
-    audio_rate: int = 16_000
-    imu_rate: int = 200
-    min_coverage: float = 0.9
-    require: tuple[str, ...] = ("image",)
-    max_pixels: int = 64_000_000
-    max_image_age_ns: int | None = 0
+    window: float = option(
+        5.0, "Length of a window.", seconds, metavar="SECONDS", low=0.01, high=3600, unit="seconds"
+    )
+    stride: float | None = option(
+        None,
+        "From one window's start to the next.",
+        seconds,
+        metavar="SECONDS",
+        low=0.001,
+        unit="seconds",
+        typed="the window",
+    )
+    anchor: str = option(
+        "grid",
+        "Where windows stand: on a grid, centred on each narration, or on keyframes (cheapest).",
+        choices=ANCHORS,
+    )
+    joints: str = option("skip", "Windows across camera files.", choices=("skip", "keep"))
+    redacted: str = option("skip", "Windows in redacted parts.", choices=("skip", "keep"))
+    stereo: str = option("skip", "Side-by-side video.", choices=("skip", "crop-left"))
+    unsynced: str = option(
+        "null",
+        "Where the IMU was refuted: null IMU, drop the window, or keep both.",
+        choices=("null", "drop", "keep"),
+    )
+    frames: int = option(1, "Pictures per window, beside the anchor.", low=1, high=MAX_FRAMES)
+    image_size: int = option(256, "Short side of a picture.", low=16, high=8192, unit="pixels")
+    jpeg_quality: int = option(90, "Of a picture.", low=1, high=100)
+    audio_rate: int = option(
+        16_000, "Samples of sound a second.", metavar="HZ", low=1000, high=192_000, unit="Hz"
+    )
+    imu_rate: int = option(200, "IMU rows a second.", metavar="HZ", low=1, high=8000, unit="Hz")
+    min_coverage: float = option(
+        0.9, "Below this measured share, sound or IMU is null with a reason.", low=0, high=1
+    )
+    require: tuple[str, ...] = option(
+        ("image",),
+        f"Skip windows that lack one of these: {', '.join(MODALITIES)}.",
+        metavar="NAME,…",
+        choices=MODALITIES,
+    )
+    max_pixels: int = option(64_000_000, "Larger pictures are refused.", low=1, unit="pixels")
+    max_image_age: MaxAge = option(
+        "auto",
+        "No picture older than this stands for an instant. auto: 1 s, or 3 frame periods where that is "
+        "more; off: any age, for recordings of a screen that stands still.",
+        max_age,
+        metavar="SECONDS|auto|off",
+        low=0.001,
+        high=1e9,
+        unit="seconds, auto or off",
+    )
 
     def __post_init__(self) -> None:
-        if not self.stride_ns:
-            object.__setattr__(self, "stride_ns", self.window_ns)
-        _check(10_000_000 <= self.window_ns <= 3600 * NS, "--window must be between 0.01 and 3600 seconds")
-        _check(self.stride_ns >= 1_000_000, "--stride must be at least 0.001 seconds")
-        _check(self.anchor in ("grid", "narration", "keyframe"), f"unknown --anchor {self.anchor!r}")
-        _check(self.redacted in ("skip", "keep"), "--redacted is skip or keep")
-        _check(self.stereo in ("skip", "crop-left"), "--stereo is skip or crop-left")
-        _check(self.unsynced in ("keep", "drop", "null"), "--unsynced is keep, drop or null")
-        _check(1 <= self.frames <= MAX_FRAMES, "--frames must be between 1 and 1000")
-        _check(16 <= self.image_size <= 8192, "--image-size must be between 16 and 8192 pixels")
-        _check(1 <= self.jpeg_quality <= 100, "--jpeg-quality must be between 1 and 100")
-        _check(1_000 <= self.audio_rate <= 192_000, "--audio-rate must be between 1000 and 192000 Hz")
-        _check(1 <= self.imu_rate <= 8_000, "--imu-rate must be between 1 and 8000 Hz")
-        _check(0.0 <= self.min_coverage <= 1.0, "--min-coverage must be between 0 and 1")
-        unknown = sorted(set(self.require) - set(MODALITIES))
-        _check(not unknown, f"--require knows {', '.join(MODALITIES)}; not {', '.join(unknown)}")
-        _check(self.max_pixels >= 1, "--max-pixels must be positive")
-        age = self.max_image_age_ns
-        _check(
-            not age or 1_000_000 <= age <= MAX_AGE_NS, "--max-image-age must be between 0.001 and 1e9 seconds"
-        )
+        settle(self)
+
+    @property
+    def window_ns(self) -> int:
+        """Length of a window, ns."""
+        return round(self.window * NS)
+
+    @property
+    def stride_ns(self) -> int:
+        """Distance of the starts of neighbouring grid windows, least distance of keyframe windows, ns."""
+        return self.window_ns if self.stride is None else round(self.stride * NS)
+
+    @property
+    def cross_joints(self) -> bool:
+        """Whether windows that cross a joint between camera files are kept."""
+        return self.joints == "keep"
+
+    @property
+    def max_image_age_ns(self) -> int | None:
+        """A picture stands only for instants less than this after it, ns.
+
+        0 is the recording's own bound (``VideoInfo.max_age_ns``), None no bound.
+        """
+        if isinstance(self.max_image_age, str):
+            return 0 if self.max_image_age == "auto" else None
+        return round(self.max_image_age * NS)
 
     def as_dict(self) -> dict[str, object]:
-        """The options as plain JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """The options as plain JSON values, under the names of the manifest."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        exact = {new: getattr(self, new) for new in _RENAMED.values()}
+        renamed = {_RENAMED.get(name, name): value for name, value in plain.items()}
+        return renamed | exact

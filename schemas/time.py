@@ -11,9 +11,11 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NS = 1_000_000_000
 """Nanoseconds in a second."""
@@ -132,6 +134,8 @@ class ClockMap:
 
     def to_recording(self, times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Recording times (int64 ns) of stream times (int64 ns), any shape."""
+        import numpy as np
+
         times = np.asarray(times_ns, np.int64)
         if self.is_identity:
             return times
@@ -144,6 +148,8 @@ class ClockMap:
 
     def at(self, time_ns: int) -> int:
         """Recording time of one stream time."""
+        import numpy as np
+
         return int(self.to_recording(np.array([time_ns], np.int64))[0])
 
     def then(self, after: ClockMap) -> ClockMap:

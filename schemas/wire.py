@@ -7,6 +7,7 @@ import json
 import re
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from functools import cache
@@ -53,8 +54,9 @@ def from_plain(kind: Any, plain: Any) -> Any:
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        (inner,) = [part for part in parts if part is not types.NoneType]
-        return None if plain is None else from_plain(inner, plain)
+        if plain is None and types.NoneType in parts:
+            return None
+        return _first_of([part for part in parts if part is not types.NoneType], plain)
     if origin in (tuple, dict, Mapping) and not isinstance(plain, (list, tuple) if origin is tuple else dict):
         raise TypeError(f"{plain!r:.100} is no {origin.__name__}")
     if origin is tuple:
@@ -68,12 +70,16 @@ def from_plain(kind: Any, plain: Any) -> Any:
         omitted = {f.name for f in fields(kind) if "omit" in f.metadata} - plain.keys()
         hints = ((name, hint) for name, hint in _hints(kind).items() if name not in omitted)
         values = {name: from_plain(hint, plain[name]) for name, hint in hints}
-        derived = {f.name: values.pop(f.name) for f in fields(kind) if not f.init}
-        made = kind(**values)
-        for name, value in derived.items():  # what was found out when the record was first made
-            object.__setattr__(made, name, value)
-        return made
+        return kind(**values)
     return _plain_value(kind, plain)
+
+
+def _first_of(kinds: list[Any], plain: Any) -> Any:
+    """The value as the first of the types that it can be."""
+    for kind in kinds[:-1]:
+        with suppress(TypeError, ValueError):
+            return from_plain(kind, plain)
+    return from_plain(kinds[-1], plain)
 
 
 def _plain_value(kind: Any, plain: Any) -> Any:

@@ -234,13 +234,13 @@ def shared_ego4d(shared_data):
 
 @pytest.fixture(scope="session")
 def align_run(tmp_path_factory):
-    """Carry out a run: ``align_run(folder, formats=("parquet",), options={"frames": 3}) -> Path``."""
+    """Carry out a run: ``align_run(folder, format=("parquet",), options={"frames": 3}) -> Path``."""
 
     def run(folder, *, options=None, **changes):
         out = tmp_path_factory.mktemp("run") / "out"
         changes = {"workers": 1, **changes}
         given = AlignOptions(**(options or {}))
-        align.run(RunConfig(source="ego4d", input=str(folder), output=str(out), options=given, **changes))
+        align.run(RunConfig.of(source="ego4d", input=str(folder), output=str(out), sample=given, **changes))
         return out
 
     return run

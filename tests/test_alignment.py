@@ -92,7 +92,7 @@ def recording_of(video, table=None, clock=None, **changes):
 def aligned(recording, options, segment_s=300.0):
     """What a run would give: planned, cut into segments, read."""
     folder = recording.video.uri.rpartition("/")[0]
-    config = RunConfig("proof", folder, "", options, segment_s=segment_s, isolate=False)
+    config = RunConfig.of(source="proof", input=folder, sample=options, segment=segment_s, isolate=False)
     plan = plan_recording(recording, config)
     assert not [f for f in plan.faults if f.outcome == "failed"]
     return [s for segment in plan.segments for s in align_segment(segment, options, "0" * 64)]
@@ -136,8 +136,8 @@ def all_rows(path, table):
 
 SHAPES = st.fixed_dictionaries(
     {
-        "window_ns": st.integers(50_000_000, 1_500_000_000),
-        "stride_ns": st.integers(90_000_000, 900_000_000),
+        "window": st.integers(50_000_000, 1_500_000_000).map(lambda ns: ns / NS),
+        "stride": st.integers(90_000_000, 900_000_000).map(lambda ns: ns / NS),
         "frames": st.integers(1, 5),
         "audio_rate": st.sampled_from([8_000, 16_000, 22_050, 48_000]),
         "imu_rate": st.sampled_from([50, 200, 400]),
@@ -208,7 +208,7 @@ def assert_same_motion(sample, rows, options):
 @pytest.mark.parametrize("title", ["gaps in FLAC", "uneven frames"])
 def test_lossless_sound_on_the_sample_grid_comes_out_as_it_went_in(recordings, title):
     recording, _, (sound, filled), _ = recordings[title]
-    options = AlignOptions(window_ns=NS, stride_ns=NS, audio_rate=RATE, require=(), min_coverage=0.0)
+    options = AlignOptions(window=1, stride=1, audio_rate=RATE, require=(), min_coverage=0.0)
     recording = replace(recording, narrations=tuple(Narration(s * NS, "x") for s in (1, 2, 3)))
     for sample in aligned(recording, replace(options, anchor="narration")):
         pcm, _ = soundfile.read(io.BytesIO(sample.audio.data), dtype="int16")
@@ -227,8 +227,8 @@ def test_picture_sound_and_motion_of_a_window_are_of_one_instant(recordings, tit
     recording = recordings[title][0]
     times = [round(t * NS) for t in RECIPES[title].frames]
     options = AlignOptions(
-        window_ns=NS // 2,
-        stride_ns=NS // 3,
+        window=0.5,
+        stride=(NS // 3) / NS,
         frames=4,
         image_size=32,
         jpeg_quality=95,
@@ -257,7 +257,7 @@ def test_picture_sound_and_motion_of_a_window_are_of_one_instant(recordings, tit
 def test_quality_states_what_the_truth_is(recordings):
     recording, _, (_, filled), _ = recordings["gaps in FLAC"]
     made = RECIPES["gaps in FLAC"]
-    options = AlignOptions(window_ns=NS, stride_ns=NS // 4, require=(), min_coverage=0.0)
+    options = AlignOptions(window=1, stride=0.25, require=(), min_coverage=0.0)
     frames_ns = [round(t * NS) for t in made.frames]
     for sample in aligned(recording, options):
         window, quality = sample.window, sample.quality

@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+from dataclasses import replace
 
 import cv2
 import imageio_ffmpeg
@@ -23,15 +24,22 @@ from benchmarks.proof.odd_media import RATE, X264, numbered, two_entries
 from benchmarks.proof.truth import HEIGHT, SOUND, WIDTH, number_in
 
 GRID = AlignOptions(
-    window_ns=NS // 10, stride_ns=NS // 10, image_size=HEIGHT, audio_rate=RATE, require=(), min_coverage=0.0
+    window=0.1,
+    stride=0.1,
+    image_size=HEIGHT,
+    audio_rate=RATE,
+    require=(),
+    min_coverage=0.0,
 )
 
 
 def windows(path, segment_s=1e4, file=None, **changes):
-    options = AlignOptions(**{**GRID.as_dict(), "require": (), **changes})
+    options = replace(GRID, require=(), **changes)
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("odd", str(path.parent), "", options, segment_s=segment_s, isolate=False)
+    config = RunConfig.of(
+        source="odd", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
+    )
     plan = plan_recording(recording, config)
     items = [i for s in plan.segments for i in align_segment(s, options, "0" * 64, file=file)]
     return plan, items
@@ -69,7 +77,7 @@ def assert_shown_rightly(samples):
 @pytest.mark.parametrize("segment_s", [1e4, 1.0])
 def test_each_picture_is_decoded_with_the_parameters_of_its_entry(entries, stride_ms, segment_s):
     """Also where the packet that brings them is one that no window needs."""
-    _, found = windows(entries, segment_s, stride_ns=stride_ms * NS // 1000)
+    _, found = windows(entries, segment_s, stride=stride_ms / 1000)
     assert probe_media(str(entries)).video.is_reconfigured
     assert len(found) == -(-7_901 // stride_ms)
     assert_shown_rightly(found)
@@ -77,9 +85,9 @@ def test_each_picture_is_decoded_with_the_parameters_of_its_entry(entries, strid
 
 def test_parameters_do_not_pass_from_one_segment_to_the_next(entries):
     kept = KeptFile()
-    _, found = windows(entries, 1.0, kept, stride_ns=650 * NS // 1000)
+    _, found = windows(entries, 1.0, kept, stride=0.65)
     assert_shown_rightly(found)
-    assert_shown_rightly(reversed(windows(entries, 1.0, kept, stride_ns=650 * NS // 1000)[1]))
+    assert_shown_rightly(reversed(windows(entries, 1.0, kept, stride=0.65)[1]))
     kept.close()
 
 
@@ -95,7 +103,7 @@ def test_pictures_that_change_size_inside_the_stream(tmp_path):
     path = tmp_path / "size.ts"
     path.write_bytes(b"".join(parts))
     for stride_ms in (100, 650, 900):
-        assert_shown_rightly(windows(path, stride_ns=stride_ms * NS // 1000)[1])
+        assert_shown_rightly(windows(path, stride=stride_ms / 1000)[1])
 
 
 # -- Clocks that wrap ------------------------------------------------------------------------------------
@@ -111,7 +119,7 @@ def test_a_clock_that_runs_out_of_bits_goes_on(tmp_path, suffix, wrap_s):
     numbered(whole, range(240), *X264, "-g", "30", "-bf", "2", "-c:a", "aac")
     ffmpeg("-i", whole, "-c", "copy", "-copyts", "-output_ts_offset", f"{wrap_s - 4:.3f}", path)
     start = round(probe_media(str(path)).video.span.start_ns)
-    _, found = windows(path, window_ns=NS, stride_ns=NS // 2)
+    _, found = windows(path, window=1, stride=0.5)
     assert len(found) >= 13
     for sample in found[::3]:
         assert number_in(pixels_of(sample)) == round((sample.image.time_ns - start) * 30 / NS)
@@ -139,7 +147,7 @@ def test_padded_sound_stands_where_ffmpeg_puts_it(tmp_path, title):
     suffix, codec, apart, late = SOUNDS[title]
     path = numbered(tmp_path / f"x{suffix}", range(180), *X264, "-c:a", codec, "-b:a", "160k")
     media = probe_media(str(path))
-    _, found = windows(path, window_ns=NS, stride_ns=NS // 2)
+    _, found = windows(path, window=1, stride=0.5)
     for sample in found[1:-2:6]:
         pcm, _ = soundfile.read(io.BytesIO(sample.audio.data))
         assert abs(delay_of(pcm, (sample.window.start_ns - media.video.span.start_ns) / NS)) < late
@@ -172,7 +180,7 @@ def test_end_padding_is_no_sound(tmp_path, suffix):
     numbered(long, range(150), *codecs[:2], sound=False)
     ffmpeg("-i", long, "-i", path, "-map", "0:v", "-map", "1:a", "-c", "copy", both)
     _, samples = _by_ffmpeg(both)
-    _, found = windows(both, window_ns=NS, stride_ns=NS, min_coverage=0.0)
+    _, found = windows(both, window=1, stride=1, min_coverage=0.0)
     recorded = sum((s.quality.audio_coverage or 0.0) for s in found)
     assert recorded == pytest.approx(len(samples) / RATE, abs=2e-3)
     assert recorded == pytest.approx(91 / 30, abs=2e-3)

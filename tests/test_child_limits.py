@@ -15,7 +15,7 @@ from align.schemas.errors import Fault
 from align.schemas.options import AlignOptions
 from align.transforms.write.encoded import EncodedRow
 
-SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
+SECOND = AlignOptions(window=1, stride=1)
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="needs /proc")
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="
 @pytest.fixture(scope="module")
 def segment(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("limits"), ["a"])
-    config = RunConfig("ego4d", str(root.parent), options=SECOND, isolate=False)
+    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     (recording,) = list_recordings(config)
     (planned,) = plan_recording(recording, config).segments
     return planned

@@ -28,14 +28,14 @@ from benchmarks.proof.media import ffmpeg
 from benchmarks.proof.odd_media import X264, clap, numbered, with_entry_box
 from benchmarks.proof.truth import BAR, HEIGHT, WIDTH, number_in
 
-GRID = AlignOptions(window_ns=NS, image_size=HEIGHT, require=(), min_coverage=0.0)
+GRID = AlignOptions(window=1, image_size=HEIGHT, require=(), min_coverage=0.0)
 KEY = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "7" * 32, "-encryption_kid", "a" * 32)
 
 
 def planned(path, options=GRID):
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("odd", str(path.parent), "", options, isolate=False)
+    config = RunConfig.of(source="odd", input=str(path.parent), output="", sample=options, isolate=False)
     plan = plan_recording(recording, config)
     return plan, [item for segment in plan.segments for item in align_segment(segment, options, "0" * 64)]
 
@@ -334,7 +334,7 @@ def test_reasons_of_closed_tracks_reach_shards_and_failures(
     renamed(whole[".mp4"], root / "full_scale" / "mute.mp4", 1)
     renamed(whole[".mp4"], root / "full_scale" / "odd.mp4", 0)
     ffmpeg("-i", whole[".mp4"], "-c", "copy", *KEY, root / "full_scale" / "locked.mp4")
-    out = align_run(root.parent, options={"window_ns": NS}, max_failures=1.0)
+    out = align_run(root.parent, options={"window": 1}, max_failures=1.0)
     rows, faults = run_result(out)
     assert {dict(r["missing"])["audio"] for r in rows.values()} == {"unsupported"}
     lost = {name: [f["code"] for f in found if f["outcome"] == "failed"] for name, found in faults.items()}

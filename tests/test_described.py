@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -26,10 +25,17 @@ def tree(out):
 
 
 def configured(folder, **changes):
-    options = AlignOptions(window_ns=10**9, stride_ns=10**9)
+    options = AlignOptions(window=1, stride=1)
     given = {"workers": 1, "shard_size": 100_000, "isolate": False, "max_failures": 1.0, **changes}
     formats = ("parquet", "webdataset")
-    return RunConfig("ego4d", str(folder / "in"), str(folder / "out"), options, formats, **given)
+    return RunConfig.of(
+        source="ego4d",
+        input=str(folder / "in"),
+        output=str(folder / "out"),
+        sample=options,
+        format=formats,
+        **given,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ def out(finished, tmp_path):
 
 @pytest.fixture
 def config(finished, out):
-    return replace(configured(finished), output=str(out))
+    return configured(finished).but(output=str(out))
 
 
 def edit(path, change):
@@ -87,7 +93,7 @@ def test_a_described_file_that_is_not_what_the_manifest_says_is_found_and_mended
         (out / name).unlink()
         assert (name, "no_file") in problems(out)
     if name == "README.md":
-        align.run(replace(config, resume=True))
+        align.run(config.but(resume=True))
         assert tree(out) == whole
 
 
@@ -164,7 +170,7 @@ def test_going_on_with_other_libraries_is_refused_and_both_versions_are_named(
     now = library_versions()
     monkeypatch.setattr(resume, "library_versions", lambda: {**now, "av": "99.1"})
     with pytest.raises(UsageError, match=f"av {now['av']} then, 99.1 now.*--overwrite"):
-        align.run(replace(config, resume=True, retry_failed=retry))
+        align.run(config.but(resume=True, retry_failed=retry))
     assert tree(out) == before
 
 
@@ -175,7 +181,7 @@ def test_a_shard_of_other_libraries_is_not_kept(out, config, monkeypatch):
         monkeypatch.setattr(f"align.pipeline.job.{module}.library_versions", lambda: other)
     edit(out / "_work/run.json", lambda run: run.update(versions=other))
     old = {p.name: json.loads(p.read_text())["fingerprint"] for p in (out / "_work/reports").iterdir()}
-    align.run(replace(config, resume=True))
+    align.run(config.but(resume=True))
     new = {p.name: json.loads(p.read_text())["fingerprint"] for p in (out / "_work/reports").iterdir()}
     assert old.keys() == new.keys()
     assert not set(old.values()) & set(new.values())

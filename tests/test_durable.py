@@ -2,7 +2,6 @@
 
 import os
 import stat
-from dataclasses import replace
 
 import pytest
 
@@ -72,10 +71,17 @@ def test_all_that_was_written_is_synced(tmp_path, calls):
 
 def test_every_file_of_a_run_is_durable_and_the_manifest_is_after_all_it_lists(clone_input, tmp_path, calls):
     clone_input(tmp_path / "in", ("a", "b"))
-    options = AlignOptions(window_ns=10**9, stride_ns=10**9)
+    options = AlignOptions(window=1, stride=1)
     formats = ("parquet", "webdataset")
-    config = RunConfig("ego4d", str(tmp_path / "in"), str(tmp_path / "out"), options, formats, workers=1)
-    align.run(replace(config, shard_size=100_000, isolate=False))
+    config = RunConfig.of(
+        source="ego4d",
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        sample=options,
+        format=formats,
+        workers=1,
+    )
+    align.run(config.but(shard_size=100_000, isolate=False))
     out = tmp_path / "out"
     files = {p.name for p in out.rglob("*") if p.is_file()}
     assert durable(calls, files) == files

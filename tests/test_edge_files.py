@@ -30,7 +30,7 @@ from align.transforms.align.segment import align_segment
 
 MS = 1_000_000
 OPTIONS = AlignOptions(
-    window_ns=50 * MS, stride_ns=50 * MS, image_size=64, audio_rate=8_000, require=(), min_coverage=0.0
+    window=0.05, stride=0.05, image_size=64, audio_rate=8_000, require=(), min_coverage=0.0
 )
 
 
@@ -104,7 +104,7 @@ def planned(path):
     """The plan of a file, as a source that hopes for sound would have it made."""
     stream = Stream("video", str(path), path.name)
     recording = Recording("edge", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("edge", str(path.parent), "", OPTIONS, segment_s=1e4, isolate=False)
+    config = RunConfig.of(source="edge", input=str(path.parent), sample=OPTIONS, segment=1e4, isolate=False)
     return plan_recording(recording, config)
 
 

@@ -32,7 +32,7 @@ from benchmarks.proof.truth import number_in
 
 PART = Part(0, 120, 3)
 OPTIONS = AlignOptions(
-    window_ns=NS // 2, stride_ns=NS // 3, image_size=32, jpeg_quality=95, frames=3, audio_rate=48_000,
+    window=0.5, stride=(NS // 3) / NS, image_size=32, jpeg_quality=95, frames=3, audio_rate=48_000,
     require=(), min_coverage=0.05,
 )  # fmt: skip
 MP4, MOV = CONTAINERS["MP4"], CONTAINERS["MOV"]
@@ -66,7 +66,10 @@ def plain(tmp_path_factory):
 def read(path, options=OPTIONS):
     stream = Stream("video", str(path), path.name)
     recording = Recording("edited", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    plan = plan_recording(recording, RunConfig("edited", "/", "", options, segment_s=1e4, isolate=False))
+    plan = plan_recording(
+        recording,
+        RunConfig.of(source="edited", input="/", output="", sample=options, segment=1e4, isolate=False),
+    )
     return plan, [i for s in plan.segments for i in align_segment(s, options, "0" * 64)]
 
 
@@ -149,7 +152,7 @@ def test_a_window_does_not_depend_on_those_around_it(tmp_path, plain):
     _, whole = read(path)
     stream = Stream("video", str(path), path.name)
     recording = Recording("edited", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("edited", "/", "", OPTIONS, segment_s=1.0, isolate=False)
+    config = RunConfig.of(source="edited", input="/", output="", sample=OPTIONS, segment=1.0, isolate=False)
     plan = plan_recording(recording, config)
     assert len(plan.segments) > 1
     pieces = [i for s in plan.segments for i in align_segment(s, OPTIONS, "0" * 64)]

@@ -41,7 +41,7 @@ def told(
 ) -> tuple[RecordingTruth, list[dict[str, Any]]]:
     """The truth about one recording, and the rows that were made of it."""
     folder = synth_folder(duration_s=8.0, **request.param)
-    options = {"window_ns": WINDOW_NS, "stride_ns": WINDOW_NS, "frames": FRAMES}
+    options = {"window": WINDOW_NS / NS, "stride": WINDOW_NS / NS, "frames": FRAMES}
     out = align_run(folder, options=options)
     rows = [row for file in sorted(out.glob("data/*.parquet")) for row in pq.read_table(file).to_pylist()]
     assert rows

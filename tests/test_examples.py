@@ -52,8 +52,8 @@ def test_the_shift_takes_what_comes_later(contrastive):
 
 def test_training_reports_and_resumes(contrastive, synth_dataset, align_run, tmp_path, capsys):
     out = align_run(
-        synth_dataset, splits="train=0.5,val=0.5", seed=1,
-        options={"image_size": 64, "imu_rate": 100, "window_ns": 4 * 10**9, "stride_ns": 5 * 10**8},
+        synth_dataset, split="train=0.5,val=0.5", seed=1,
+        options={"image_size": 64, "imu_rate": 100, "window": 4, "stride": 0.5},
     )  # fmt: skip
     common = [str(out), "--results", str(tmp_path), "--batch-size", "8"]
     contrastive.main([*common, "--epochs", "1"])

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-SECOND = {"window_ns": 10**9, "stride_ns": 10**9}
+SECOND = {"window": 1, "stride": 1}
 HEALTHY = ("healthy-a", "healthy-b")
 
 

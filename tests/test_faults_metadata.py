@@ -7,7 +7,7 @@ import pytest
 
 from align.pipeline.cli.main import main
 
-SECOND = {"window_ns": 10**9, "stride_ns": 10**9}
+SECOND = {"window": 1, "stride": 1}
 HEALTHY = ("healthy-a", "healthy-b")
 
 ODD_NAMES = {

@@ -19,7 +19,7 @@ from align.pipeline.process.isolation import MEMORY_BYTES
 from align.schemas.errors import AlignError, UsageError, without_secrets
 from align.transforms.sync.clocks import read_clocks
 
-SECOND = {"window_ns": 10**9, "stride_ns": 10**9}
+SECOND = {"window": 1, "stride": 1}
 PLAYLISTS = {
     "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n",
     "concat": "ffconcat version 1.0\nfile '{target}'\n",
@@ -151,8 +151,9 @@ import align
 from align.pipeline.config import RunConfig
 from align.pipeline.process import isolation
 from align.schemas.options import AlignOptions
-options = AlignOptions(window_ns=10**9, stride_ns=10**9)
-align.run(RunConfig("ego4d", *sys.argv[1:], options, workers=1, max_failures=1.0))
+options = AlignOptions(window=1, stride=1)
+paths = {"input": sys.argv[1], "output": sys.argv[2]}
+align.run(RunConfig.of(source="ego4d", sample=options, workers=1, max_failures=1.0, **paths))
 isolation._POOL.close()
 print(held_here() * 1024)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
@@ -270,7 +271,7 @@ def test_markup_in_narrations_stays_text(align_run, clone_input, run_result, tmp
     (root / "annotations/narration.json").write_text(
         json.dumps({"a": {"narration_pass_1": {"narrations": told}}})
     )
-    out = align_run(root.parent, options=SECOND, formats=("parquet", "webdataset"))
+    out = align_run(root.parent, options=SECOND, format=("parquet", "webdataset"))
     rows, _ = run_result(out)
     raw = [text for row in sorted(rows.values(), key=lambda r: r["start_ns"]) for text in row["text_raw"]]
     assert raw == list(MARKUP)

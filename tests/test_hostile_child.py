@@ -44,7 +44,7 @@ from align.transforms.write.encoded import EncodedRow
 from align.transforms.write.media_counts import media_counts
 from align.transforms.write.row import from_batch, to_batch, to_row
 
-SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
+SECOND = AlignOptions(window=1, stride=1)
 SCHEMA = arrow_schema(SECOND.audio_rate, SECOND.imu_rate)
 
 CHILD = """
@@ -62,7 +62,7 @@ WAIT = "sys.stdin.buffer.read(1)"
 @pytest.fixture(scope="module")
 def segment(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("hostile"), ["bad"])
-    config = RunConfig("ego4d", str(root.parent), options=SECOND, isolate=False)
+    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     (recording,) = list_recordings(config)
     (planned,) = plan_recording(recording, config).segments
     return planned
@@ -476,7 +476,7 @@ decoder_process.main()
 def test_a_run_goes_on_past_a_child_that_lies(align_run, clone_input, run_result, tmp_path, monkeypatch):
     monkeypatch.setattr(isolation, "COMMAND", (sys.executable, "-c", LIAR))
     root = clone_input(tmp_path, ["bad", "good"])
-    out = align_run(root.parent, options=SECOND.as_dict(), max_failures=1.0)
+    out = align_run(root.parent, options={"window": 1, "stride": 1}, max_failures=1.0)
     rows, faults = run_result(out)
     assert sorted(row["recording_id"] for row in rows.values()) == ["bad"] * 2 + ["good"] * 4
     assert [(f["code"], f["windows"]) for f in faults["bad"]] == [("decoder_crashed", 1)] * 2

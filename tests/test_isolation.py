@@ -17,7 +17,7 @@ from align.transforms.align.segment import align_segment
 from align.transforms.write.encoded import EncodedRow
 from align.transforms.write.row import to_batch, to_row
 
-SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
+SECOND = AlignOptions(window=1, stride=1)
 
 DOUBLE = """
 import os, signal, sys, time
@@ -40,7 +40,7 @@ decoder_process.main()
 @pytest.fixture(scope="module")
 def segments(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("isolation"), ["bad", "good"])
-    config = RunConfig("ego4d", str(root.parent), options=SECOND, isolate=False)
+    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     return [s for r in list_recordings(config) for s in plan_recording(r, config).segments]
 
 
@@ -144,15 +144,13 @@ def test_probing_reports_what_the_guard_reports(decoder, tmp_path):
 
 def test_a_run_gives_the_same_files_with_and_without_isolation(align_run, clone_input, tmp_path):
     root = clone_input(tmp_path, ["a", "b"])
-    outs = [
-        align_run(root.parent, options={"window_ns": 10**9}, isolate=isolate) for isolate in (True, False)
-    ]
+    outs = [align_run(root.parent, options={"window": 1}, isolate=isolate) for isolate in (True, False)]
     trees = [{p.relative_to(o): p.read_bytes() for p in o.rglob("*") if p.is_file()} for o in outs]
     assert trees[0] == trees[1]
 
 
 def test_a_run_gets_no_child_that_was_started_on_other_terms():
-    one, other = (RunConfig("ego4d", "in", decode_timeout_s=s) for s in (50.0, 70.0))
+    one, other = (RunConfig.of(source="ego4d", input="in", decode_timeout=s) for s in (50.0, 70.0))
     with borrow(one) as decoder:
         process = decoder.start()
     with borrow(one) as again:

@@ -117,8 +117,14 @@ def test_who_writes_shards_decodes_nothing(clone_input, tmp_path, monkeypatch):
     root = clone_input(tmp_path, ["one"])
 
     def write(name: str, isolate: bool):
-        options = AlignOptions(window_ns=10**9, stride_ns=10**9)
-        config = RunConfig("ego4d", str(root.parent), str(tmp_path / name), options=options, isolate=isolate)
+        options = AlignOptions(window=1, stride=1)
+        config = RunConfig.of(
+            source="ego4d",
+            input=str(root.parent),
+            output=str(tmp_path / name),
+            sample=options,
+            isolate=isolate,
+        )
         segments = [s for r in list_recordings(config) for s in plan_recording(r, config).segments]
         return write_one_shard(("train", 0, 1), segments, config, Heartbeat())
 

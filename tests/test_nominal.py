@@ -1,6 +1,7 @@
 """AVI stores no presentation times: H.264 pictures take its grid in the order in which they are shown."""
 
 import io
+from dataclasses import replace
 from itertools import pairwise
 
 import av
@@ -36,7 +37,7 @@ STRUCTURES = {
     "refreshed bit by bit": ("-g", "30", "-x264-params", "intra-refresh=1"),
     "intra": ("-g", "1"),
 }
-GRID = AlignOptions(window_ns=NS // 4, image_size=32, require=(), min_coverage=0.0)
+GRID = AlignOptions(window=0.25, image_size=32, require=(), min_coverage=0.0)
 
 
 @pytest.fixture(scope="module", params=STRUCTURES)
@@ -47,10 +48,12 @@ def avi(request, tmp_path_factory):
 
 
 def windows(path, segment_s=1e4, stride_ns=NS // 4):
-    options = AlignOptions(**{**GRID.as_dict(), "stride_ns": stride_ns, "require": ()})
+    options = replace(GRID, stride=stride_ns / NS, require=())
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("odd", str(path.parent), "", options, segment_s=segment_s, isolate=False)
+    config = RunConfig.of(
+        source="odd", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
+    )
     plan = plan_recording(recording, config)
     return plan, [item for segment in plan.segments for item in align_segment(segment, options, "0" * 64)]
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -58,10 +57,17 @@ def put(out, names):
 
 
 def configured(folder, **changes):
-    options = AlignOptions(window_ns=10**9, stride_ns=10**9)
+    options = AlignOptions(window=1, stride=1)
     given = {"workers": 1, "shard_size": 100_000, "isolate": False, "max_failures": 1.0, **changes}
     formats = ("parquet", "webdataset")
-    return RunConfig("ego4d", str(folder / "in"), str(folder / "out"), options, formats, **given)
+    return RunConfig.of(
+        source="ego4d",
+        input=str(folder / "in"),
+        output=str(folder / "out"),
+        sample=options,
+        format=formats,
+        **given,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +100,15 @@ def shorter(place):
 
 
 COMMANDS = {
-    "resume": (damaged, lambda c: align.run(replace(c, resume=True))),
+    "resume": (damaged, lambda c: align.run(c.but(resume=True))),
     "resume of an unfinished run": (
         lambda place: (place / "out/manifest.json").unlink(),
-        lambda c: align.run(replace(c, resume=True)),
+        lambda c: align.run(c.but(resume=True)),
     ),
-    "already complete": (lambda place: None, lambda c: align.run(replace(c, resume=True))),
-    "retry, other shards": (shorter, lambda c: align.run(replace(c, resume=True, retry_failed=True))),
-    "clean": (lambda place: None, lambda c: clean(c.output)),
-    "overwrite": (lambda place: None, lambda c: align.run(replace(c, overwrite=True, seed=3))),
+    "already complete": (lambda place: None, lambda c: align.run(c.but(resume=True))),
+    "retry, other shards": (shorter, lambda c: align.run(c.but(resume=True, retry_failed=True))),
+    "clean": (lambda place: None, lambda c: clean(c.outputs.output)),
+    "overwrite": (lambda place: None, lambda c: align.run(c.but(overwrite=True, seed=3))),
 }
 
 
@@ -133,7 +139,7 @@ def test_after_a_retry_with_other_shards_nothing_of_the_former_ones_is_left(plac
     shorter(place)
     config = configured(place, resume=True, retry_failed=True)
     align.run(config)
-    align.run(replace(config, resume=False, retry_failed=False, output=str(place / "clean")))
+    align.run(config.but(resume=False, retry_failed=False, output=str(place / "clean")))
     assert tree(place / "out") == tree(place / "clean")
     assert before - set(tree(place / "out"))
 
@@ -154,13 +160,13 @@ _FILE = st.one_of(
 _PLACES = st.tuples(st.lists(_PART, max_size=3), _FILE).map(lambda t: "/".join([*t[0], t[1]]))
 
 STEPS = {
-    "clean": lambda config, inputs: clean(config.output),
-    "resume": lambda config, inputs: begin(replace(config, resume=True), inputs),
-    "retry": lambda config, inputs: begin(replace(config, resume=True, retry_failed=True), inputs),
-    "overwrite": lambda config, inputs: begin(replace(config, overwrite=True), inputs),
-    "after the commit": lambda config, inputs: keep_for_later(local(config.output), set()),
+    "clean": lambda config, inputs: clean(config.outputs.output),
+    "resume": lambda config, inputs: begin(config.but(resume=True), inputs),
+    "retry": lambda config, inputs: begin(config.but(resume=True, retry_failed=True), inputs),
+    "overwrite": lambda config, inputs: begin(config.but(overwrite=True), inputs),
+    "after the commit": lambda config, inputs: keep_for_later(local(config.outputs.output), set()),
     "before the manifest": lambda config, inputs: [
-        local(config.output).remove(name) for name in former(local(config.output), (), ())
+        local(config.outputs.output).remove(name) for name in former(local(config.outputs.output), (), ())
     ],
 }
 
@@ -238,7 +244,7 @@ def test_a_link_in_the_place_of_a_file_or_folder_of_ours_is_refused_before_any_w
     before = tree(place)
     config = configured(place, **({act: True} if act in ("resume", "overwrite") else {}))
     with pytest.raises(UsageError, match=rf"out/{name} is a link"):
-        clean(config.output) if act == "clean" else align.run(config)
+        clean(config.outputs.output) if act == "clean" else align.run(config)
     assert tree(place) == before
 
 
@@ -258,7 +264,7 @@ def test_overwrite_replaces_a_data_set_and_ends_as_a_clean_run(place):
     mine = put(place / "out", ["notes.txt", "data/notes.parquet", "v3/x.tar"])
     config = configured(place, overwrite=True, seed=1)
     align.run(config)
-    align.run(replace(config, overwrite=False, output=str(place / "clean")))
+    align.run(config.but(overwrite=False, output=str(place / "clean")))
     assert tree(place / "out") == {**tree(place / "clean"), **mine}
 
 
@@ -280,7 +286,7 @@ def test_overwrite_refuses_a_folder_of_other_files(finished, tmp_path, content, 
     for name, data in content.items():
         (tmp_path / "out" / name).parent.mkdir(parents=True)
         (tmp_path / "out" / name).write_bytes(data)
-    config = replace(configured(finished), output=str(tmp_path / "out"), overwrite=True)
+    config = configured(finished).but(output=str(tmp_path / "out"), overwrite=True)
     with pytest.raises(UsageError, match=said):
         align.run(config)
     assert tree(tmp_path / "out") == content
@@ -314,7 +320,7 @@ def test_going_on_refuses_a_users_file_that_the_commit_would_replace(place, fini
     name = name.format(first=first)
     put(unfinished, [name])
     before = tree(unfinished)
-    config = replace(configured(place), output=str(unfinished), resume=True)
+    config = configured(place).but(output=str(unfinished), resume=True)
     with pytest.raises(UsageError, match=f"{name} is not of the run there"):
         align.run(config)
     assert tree(unfinished) == before
@@ -329,14 +335,14 @@ def test_a_users_file_that_came_while_the_run_went_on_stops_the_commit(place, fi
         put(place / "new", ["stats.json"])
 
     monkeypatch.setattr(running, "begin", begun)
-    config = replace(configured(place), output=str(place / "new"))
+    config = configured(place).but(output=str(place / "new"))
     with pytest.raises(AlignError, match=r"stats\.json is not of this run") as caught:
         align.run(config)
     assert caught.value.code == "foreign_file"
     assert (place / "new/stats.json").read_bytes() == b"mine: stats.json"
     (place / "new/stats.json").unlink()
     monkeypatch.undo()
-    align.run(replace(config, resume=True))
+    align.run(config.but(resume=True))
     assert tree(place / "new") == tree(finished / "out")
 
 
@@ -381,7 +387,7 @@ def test_a_removal_that_was_killed_is_gone_on_with(place, finished, monkeypatch,
             begin(config, inputs)
     if step > 1:
         assert not (place / "out/manifest.json").exists()
-    align.run(replace(config, overwrite=then == "overwrite", resume=then == "resume"))
+    align.run(config.but(overwrite=then == "overwrite", resume=then == "resume"))
     assert tree(place / "out") == {**tree(finished / "out"), **mine}
 
 

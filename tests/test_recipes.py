@@ -21,8 +21,8 @@ from align.transforms.store.publish import local
 def out(request, align_run):
     """A run in both formats: four synthetic recordings that lack things, or the real ones."""
     folder = request.getfixturevalue("synth_dataset" if request.param == "synthetic" else "shared_ego4d")
-    stride = {"stride_ns": 1_000_000_000} if request.param == "synthetic" else {}
-    made = align_run(folder, formats=("parquet", "webdataset"), options={"image_size": 64, **stride})
+    stride = {"stride": 1} if request.param == "synthetic" else {}
+    made = align_run(folder, format=("parquet", "webdataset"), options={"image_size": 64, **stride})
     add_index(local(made))
     write_loader_indexes(local(made))
     return made
@@ -190,7 +190,7 @@ def test_what_a_profile_writes_its_view_reads(profile, synth_dataset, align_run)
     import align
     from align.views import profile_options
 
-    options = {"stride_ns": 3_000_000_000, **profile_options(profile)}
+    options = {"stride": 3, **profile_options(profile)}
     out = align_run(synth_dataset, options=options, limit=3)
     (batch,) = align.load(out, profile=profile, batch_size=100, shuffle=False)
     shapes = {

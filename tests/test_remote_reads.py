@@ -24,7 +24,7 @@ from align.transforms.align.segment import align_segment
 from align.transforms.write.row import to_batch, to_row
 
 URI = "s3://bucket/a.mp4"
-SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
+SECOND = AlignOptions(window=1, stride=1)
 
 
 class Noting(io.BytesIO):
@@ -190,7 +190,7 @@ decoder_process.main()
 def remote(clone_input, tmp_path, monkeypatch):
     """A segment whose files lie in a store, which only this process can open, and the rows it should give."""
     root = clone_input(tmp_path, ["a"])
-    config = RunConfig("ego4d", str(root.parent), options=SECOND, isolate=False)
+    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     (recording,) = list_recordings(config)
     (segment,) = plan_recording(recording, config).segments
     schema = arrow_schema(SECOND.audio_rate, SECOND.imu_rate)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from dataclasses import replace
 from itertools import pairwise
 
 import av
@@ -31,9 +30,11 @@ def tree(out):
 
 
 def configured(folder, **changes):
-    options = AlignOptions(window_ns=10**9, stride_ns=10**9)
+    options = AlignOptions(window=1, stride=1)
     given = {"workers": 1, "shard_size": 100_000, "isolate": False, "max_failures": 1.0, **changes}
-    return RunConfig("ego4d", str(folder / "in"), str(folder / "out"), options, **given)
+    return RunConfig.of(
+        source="ego4d", input=str(folder / "in"), output=str(folder / "out"), sample=options, **given
+    )
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +124,10 @@ def test_whatever_is_repaired_and_whenever_a_retry_ends_as_a_clean_run(hurt, who
     shutil.copytree(whole / "in", tmp_path / "in")  # times of change and all, as a repair from a backup has
     config = configured(tmp_path)
     with pytest.raises(UsageError, match="--resume --retry-failed takes it in"):
-        align.run(replace(config, resume=True))
-    assert not align.run(replace(config, resume=True, retry_failed=True)).already
+        align.run(config.but(resume=True))
+    assert not align.run(config.but(resume=True, retry_failed=True)).already
     assert tree(tmp_path / "out") == tree(whole / "out")
-    assert align.run(replace(config, resume=True, retry_failed=True)).already
+    assert align.run(config.but(resume=True, retry_failed=True)).already
 
 
 @pytest.fixture
@@ -208,7 +209,7 @@ def test_an_input_of_other_recordings_is_no_repair(place, clone_input, tmp_path)
     clone_input(tmp_path / "other", ("x", "y"))
     config = configured(place, resume=True, retry_failed=True)
     with pytest.raises(UsageError, match="shares no recording"):
-        align.run(replace(config, input=str(tmp_path / "other")))
+        align.run(config.but(input=str(tmp_path / "other")))
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{}", b"[1]", b'{"config": 1, "inputs": 2}'])
@@ -318,7 +319,7 @@ def test_all_that_a_decoder_says_is_heard(whole, monkeypatch, tmp_path):
         return real(segment, to_the_end())
 
     monkeypatch.setattr(writing, "unchanged", counted)
-    result = align.run(replace(configured(whole, isolate=True), output=str(tmp_path / "out")))
+    result = align.run(configured(whole, isolate=True).but(output=str(tmp_path / "out")))
     assert len(ended) == len(set(ended)) == len(NAMES)
     assert any(name.startswith("decode") and value for name, value in result.stages.items())
 

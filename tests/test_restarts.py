@@ -32,9 +32,7 @@ from benchmarks.proof.numbered import CONTAINERS, FPS, Part, heard_part, write_p
 from benchmarks.proof.odd_media import numbered
 from benchmarks.proof.truth import number_in
 
-OPTIONS = AlignOptions(
-    window_ns=NS // 2, stride_ns=NS // 2, image_size=32, jpeg_quality=95, require=(), min_coverage=0.05
-)
+OPTIONS = AlignOptions(window=0.5, stride=0.5, image_size=32, jpeg_quality=95, require=(), min_coverage=0.05)
 FIRST, SECOND = Part(0, 96, 0), Part(200, 72, 5)
 STARTING_ANYWHERE = [name for name, c in CONTAINERS.items() if c.starts_anywhere]
 WRAP_S = Fraction(1 << 33, 90_000)
@@ -135,7 +133,9 @@ def read(path, options=OPTIONS, segment_s=1e4):
     """A file's plan and what comes of its windows."""
     stream = Stream("video", str(path), path.name)
     recording = Recording("joined", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("joined", str(path.parent), "", options, segment_s=segment_s, isolate=False)
+    config = RunConfig.of(
+        source="joined", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
+    )
     plan = plan_recording(recording, config)
     items = [i for s in plan.segments for i in align_segment(s, options, "0" * 64)]
     assert plan.windows == len(items) + sum(f.windows for f in plan.faults)
@@ -206,7 +206,7 @@ def test_a_clock_that_jumps_ahead_is_followed(tmp_path, name, ahead_s):
     later = Part(200, 72, 5, start_s=FIRST.seconds + ahead_s)
     path = write_parts([FIRST, later], CONTAINERS[name], tmp_path / "ahead")
     # one window in twenty stands in the second part, well inside of it
-    plan, items = read(path, replace(OPTIONS, stride_ns=int((later.start_s + 1) * NS) // 20))
+    plan, items = read(path, replace(OPTIONS, stride=(int((later.start_s + 1) * NS) // 20) / NS))
     assert len(items) == 21
     assert not notes(plan)
     found = judged(items, [FIRST, later])
@@ -221,7 +221,9 @@ def test_a_window_that_is_reached_by_seeking_is_of_the_first_part(tmp_path, name
     path = write_parts(parts, CONTAINERS[name], tmp_path / "long")
     stream = Stream("video", str(path), path.name)
     recording = Recording("joined", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig("joined", str(path.parent), "", OPTIONS, segment_s=1e4, isolate=False)
+    config = RunConfig.of(
+        source="joined", input=str(path.parent), output="", sample=OPTIONS, segment=1e4, isolate=False
+    )
     (segment,) = plan_recording(recording, config).segments
     far = replace(segment, starts_ns=segment.starts_ns[26:30:3])
     (first, second) = align_segment(far, OPTIONS, "0" * 64)

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 
@@ -29,9 +29,10 @@ def tree(out):
 
 
 def configured(folder):
-    options = AlignOptions(window_ns=10**9, stride_ns=10**9)
+    options = AlignOptions(window=1, stride=1)
     given = {"workers": 1, "shard_size": 100_000, "isolate": False, "max_failures": 1.0}
-    return RunConfig("ego4d", str(folder / "in"), str(folder / "out"), options, **given)
+    given |= {"input": str(folder / "in"), "output": str(folder / "out")}
+    return RunConfig.of(source="ego4d", sample=options, **given)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +79,9 @@ def unfinished(out):
 @pytest.mark.usefixtures("no_pipeline")
 def test_a_finished_output_is_complete_at_once(out, config):
     before = tree(out)
-    result = align.run(replace(config, resume=True))
+    result = align.run(config.but(resume=True))
     assert result.already
-    assert align.run(replace(config, resume=True, retry_failed=True)).already
+    assert align.run(config.but(resume=True, retry_failed=True)).already
     assert tree(out) == before
 
 
@@ -95,7 +96,7 @@ def test_only_what_is_damaged_is_made_anew(out, config, monkeypatch):
     monkeypatch.setattr(
         shards, "_write_files", lambda spec, *rest: made.append(spec.name) or real(spec, *rest)
     )
-    align.run(replace(config, resume=True))
+    align.run(config.but(resume=True))
     assert sorted(made) == [f.stem for f in files[:2]]
     assert tree(out) == before
     assert verify(str(out)).ok
@@ -105,7 +106,7 @@ def test_an_input_that_was_moved_is_still_the_same(out, config, root, tmp_path):
     before = tree(out)
     unfinished(out)
     os.rename(root.parent, tmp_path / "elsewhere")
-    align.run(replace(config, input=str(tmp_path / "elsewhere"), resume=True))
+    align.run(config.but(input=str(tmp_path / "elsewhere"), resume=True))
     assert tree(out) == before
 
 
@@ -131,13 +132,13 @@ def test_a_changed_input_is_refused_with_the_difference(out, config, root, chang
         unfinished(out)
     change(root)
     with pytest.raises(UsageError, match=said):
-        align.run(replace(config, resume=True))
+        align.run(config.but(resume=True))
 
 
 @pytest.mark.usefixtures("no_pipeline")
 def test_a_changed_config_is_refused_with_the_difference(out, config):
     with pytest.raises(UsageError, match="seed: 0 then, 1 now"):
-        align.run(replace(config, resume=True, seed=1))
+        align.run(config.but(resume=True, seed=1))
     with pytest.raises(UsageError, match="add --resume"):
         align.run(config)
 
@@ -151,7 +152,7 @@ def test_an_input_touched_after_a_failed_run_is_refused(config, root, monkeypatc
         align.run(config)
     os.utime(root / "full_scale/a.mp4")
     with pytest.raises(UsageError, match=r"full_scale/a\.mp4 was written anew"):
-        align.run(replace(config, resume=True))
+        align.run(config.but(resume=True))
 
 
 def test_retrying_takes_in_what_was_mended_and_ends_as_a_clean_run(config, root, tmp_path):
@@ -162,10 +163,10 @@ def test_retrying_takes_in_what_was_mended_and_ends_as_a_clean_run(config, root,
     assert result.manifest["counts"]["failed"] == 4
     video.write_bytes(whole)
     with pytest.raises(UsageError, match=r"full_scale/b\.mp4"):
-        align.run(replace(config, resume=True))
-    result = align.run(replace(config, resume=True, retry_failed=True))
+        align.run(config.but(resume=True))
+    result = align.run(config.but(resume=True, retry_failed=True))
     assert result.manifest["counts"]["failed"] == 0
-    align.run(replace(config, output=str(tmp_path / "clean")))
+    align.run(config.but(output=str(tmp_path / "clean")))
     assert tree(tmp_path / "out") == tree(tmp_path / "clean")
 
 
@@ -215,7 +216,7 @@ def test_a_lock_from_elsewhere_with_a_fresh_sign_holds(tmp_path):
 def test_a_locked_output_is_refused_before_anything_else(out, config):
     put_lock(out, host="elsewhere")
     with pytest.raises(UsageError, match="another run is writing"):
-        align.run(replace(config, resume=True))
+        align.run(config.but(resume=True))
 
 
 def test_an_output_that_is_taken_away_stops_the_run(tmp_path, monkeypatch):
@@ -260,11 +261,11 @@ def test_a_run_that_died_right_after_its_commit_is_committed_and_tidied_up_later
         patched.setattr("align.pipeline.job.shards.keep_for_later", died)
         assert not align.run(config).already
     assert tree(out) != before
-    assert not align.run(replace(config, resume=True)).already
+    assert not align.run(config.but(resume=True)).already
     assert tree(out) == before
     put_lock(out, pid=2**22 + 1)
     (out / "data/.train-00000-of-00001.parquet.0123456789abcdef.tmp").write_bytes(b"half")
-    assert align.run(replace(config, resume=True)).already
+    assert align.run(config.but(resume=True)).already
     assert tree(out) == before
 
 

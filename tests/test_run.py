@@ -33,7 +33,7 @@ def counts_of(out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def real(align_run: Run, shared_ego4d: Path) -> Path:
-    return align_run(shared_ego4d, formats=BOTH)
+    return align_run(shared_ego4d, format=BOTH)
 
 
 def test_real_recordings_end_as_planned(real: Path) -> None:
@@ -131,15 +131,15 @@ def synth_input(synth_folder: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def synth_reference(align_run: Run, synth_input: Path) -> dict[str, dict[str, Any]]:
-    return rows_of(align_run(synth_input, options={"window_ns": 10**9, "stride_ns": 7 * 10**8}))
+    return rows_of(align_run(synth_input, options={"window": 1, "stride": 0.7}))
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"workers": 2, "segment_s": 2.0, "shard_size": 300_000},
-        {"segment_s": 1.0},
-        {"shard_size": 200_000, "segment_s": 3.0, "seed": 5},
+        {"workers": 2, "segment": 2.0, "shard_size": 300_000},
+        {"segment": 1.0},
+        {"shard_size": 200_000, "segment": 3.0, "seed": 5},
         {"beam_args": ("--direct_runner_bundle_repeat=2",)},
     ],
     ids=["two workers, small shards", "short segments", "other seed", "every bundle replayed"],
@@ -147,7 +147,7 @@ def synth_reference(align_run: Run, synth_input: Path) -> dict[str, dict[str, An
 def test_a_sample_is_the_same_however_the_run_is_cut(
     align_run: Run, synth_input: Path, synth_reference: dict[str, dict[str, Any]], changes: dict[str, Any]
 ) -> None:
-    options = {"window_ns": 10**9, "stride_ns": 7 * 10**8}
+    options = {"window": 1, "stride": 0.7}
     assert rows_of(align_run(synth_input, options=options, **changes)) == synth_reference
 
 
@@ -155,7 +155,7 @@ def test_two_runs_write_the_same_files_though_one_does_every_bundle_twice(
     align_run: Run, synth_input: Path
 ) -> None:
     replayed = ("--direct_runner_bundle_repeat=2",)
-    first, second = (align_run(synth_input, formats=BOTH, beam_args=args) for args in ((), replayed))
+    first, second = (align_run(synth_input, format=BOTH, beam_args=args) for args in ((), replayed))
     names = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
     assert [n for n in names if (first / n).read_bytes() != (second / n).read_bytes()] == []
@@ -163,9 +163,9 @@ def test_two_runs_write_the_same_files_though_one_does_every_bundle_twice(
 
 @pytest.mark.parametrize("anchor", ["narration", "keyframe"])
 def test_windows_stand_where_their_anchor_says(align_run: Run, synth_input: Path, anchor: str) -> None:
-    options = {"window_ns": 10**9, "stride_ns": 10**9, "anchor": anchor}
+    options = {"window": 1, "stride": 1, "anchor": anchor}
     rows = rows_of(align_run(synth_input, options=options)).values()
-    recordings = find_source("ego4d")(SourceOptions(str(synth_input)))
+    recordings = find_source("ego4d")(SourceOptions(input=str(synth_input)))
     for recording in (r for r in recordings if isinstance(r, Recording)):
         centres = {r["start_ns"] + 5 * 10**8 for r in rows if r["recording_id"] == recording.recording_id}
         assert centres
@@ -180,7 +180,7 @@ def test_windows_stand_where_their_anchor_says(align_run: Run, synth_input: Path
 
 
 def test_several_frames_stand_at_the_centres_of_equal_parts(align_run: Run, synth_input: Path) -> None:
-    rows = rows_of(align_run(synth_input, options={"window_ns": 2 * 10**9, "frames": 4})).values()
+    rows = rows_of(align_run(synth_input, options={"window": 2, "frames": 4})).values()
     for row in rows:
         assert len(row["frames"]) == 4
         targets = [row["start_ns"] + (2 * i + 1) * 25 * 10**7 for i in range(4)]
@@ -189,7 +189,7 @@ def test_several_frames_stand_at_the_centres_of_equal_parts(align_run: Run, synt
 
 
 def test_requiring_a_modality_skips_windows_and_counts_them(align_run: Run, synth_input: Path) -> None:
-    out = align_run(synth_input, options={"window_ns": 10**9, "require": ("image", "imu")})
+    out = align_run(synth_input, options={"window": 1, "require": ("image", "imu")})
     counts = counts_of(out)
     assert counts["windows_skipped"]["missing_imu"] == 9
     assert counts["windows_planned"] == counts["windows_written"] + 9
@@ -198,7 +198,7 @@ def test_requiring_a_modality_skips_windows_and_counts_them(align_run: Run, synt
 def test_a_blanked_picture_is_no_picture_even_where_redacted_windows_are_kept(
     align_run: Run, shared_ego4d: Path
 ) -> None:
-    options = {"window_ns": 4 * 10**8, "stride_ns": 2 * 10**8, "redacted": "keep", "require": ()}
+    options = {"window": 0.4, "stride": 0.2, "redacted": "keep", "require": ()}
     hero7 = "80187c7e-4c38-5b6c-8891-d6e23814f7c2"
     rows = rows_of(align_run(shared_ego4d, options=options, recordings=(hero7,))).values()
     blank = {r["start_ns"] for r in rows if dict(r["missing"]).get("image") == "redacted"}
@@ -208,8 +208,8 @@ def test_a_blanked_picture_is_no_picture_even_where_redacted_windows_are_kept(
 
 
 def test_shards_are_numbered_without_holes(align_run: Run, synth_input: Path) -> None:
-    options = {"window_ns": 10**9}
-    out = align_run(synth_input, options=options, formats=BOTH, segment_s=2.0, shard_size=100_000, seed=3)
+    options = {"window": 1}
+    out = align_run(synth_input, options=options, format=BOTH, segment=2.0, shard_size=100_000, seed=3)
     tars, tables = sorted(out.glob("webdataset/*.tar")), sorted(out.glob("data/*.parquet"))
     assert len(tars) > 2
     assert [p.name for p in tars] == [f"train-{i:06d}.tar" for i in range(len(tars))]
@@ -220,7 +220,7 @@ def test_shards_are_numbered_without_holes(align_run: Run, synth_input: Path) ->
 def test_a_recording_shorter_than_a_window_is_noted(
     align_run: Run, synth_input: Path, shared_ego4d: Path
 ) -> None:
-    out = align_run(shared_ego4d, options={"window_ns": 12 * 10**9})
+    out = align_run(shared_ego4d, options={"window": 12})
     notes = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
     short = [n["recording_id"][:8] for n in notes if n["code"] == "no_windows"]
     assert short == ["80187c7e"]

@@ -46,9 +46,9 @@ def recordings(clone_input, tmp_path_factory):
 @pytest.fixture(scope="module")
 def configured(recordings):
     def make(out, **changes):
-        options = AlignOptions(window_ns=10**9, stride_ns=10**9)
-        given = {"workers": 1, "formats": BOTH, "assignments": ASSIGNED, **changes}
-        return RunConfig("ego4d", str(recordings), str(out), options, **given)
+        options = AlignOptions(window=1, stride=1)
+        given = {"workers": 1, "format": BOTH, "assignments": ASSIGNED, **changes}
+        return RunConfig.of(source="ego4d", input=str(recordings), output=str(out), sample=options, **given)
 
     return make
 
@@ -56,7 +56,7 @@ def configured(recordings):
 @pytest.fixture(scope="module")
 def finished(configured, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "out"
-    align.run(configured(out, indexes=("energon", "dali", "wids")))
+    align.run(configured(out, index=("energon", "dali", "wids")))
     return out
 
 
@@ -92,18 +92,18 @@ def test_pictures_alike_in_two_splits_are_reported(out):
 
 def test_what_is_complete_with_its_indexes_is_left_alone(out, configured):
     before = tree(out)
-    result = align.run(configured(out, indexes=("energon", "dali", "wids"), resume=True))
+    result = align.run(configured(out, index=("energon", "dali", "wids"), resume=True))
     assert result.already
     assert tree(out) == before
 
 
 def test_resume_adds_indexes_that_were_asked_for_later_without_writing_shards_anew(configured, out, tmp_path):
     later = tmp_path / "later"
-    align.run(configured(later, indexes=("none",)))
+    align.run(configured(later, index=("none",)))
     assert not (later / "index").exists()
     assert "index" not in manifest_of(later)
     stamps = {p: p.stat().st_mtime_ns for p in [*later.glob("data/*"), *later.glob("webdataset/*.tar")]}
-    align.run(configured(later, indexes=("energon", "dali", "wids"), resume=True))
+    align.run(configured(later, index=("energon", "dali", "wids"), resume=True))
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     assert tree(later) == tree(out)
 
@@ -113,7 +113,7 @@ def test_resume_makes_a_damaged_index_anew(out, configured, victim):
     before = tree(out)
     path = next(out.glob(victim))
     path.write_bytes(path.read_bytes()[:-1])
-    assert not align.run(configured(out, indexes=("energon", "dali", "wids"), resume=True)).already
+    assert not align.run(configured(out, index=("energon", "dali", "wids"), resume=True)).already
     assert tree(out) == before
 
 
@@ -122,7 +122,7 @@ def test_index_files_that_no_list_of_ours_names_stay_and_are_not_taken_for_ours(
     for path in foreign:
         path.write_bytes(b"old")
     (out / "manifest.json").unlink()
-    align.run(configured(out, indexes=("dali",), resume=True))
+    align.run(configured(out, index=("dali",), resume=True))
     assert [path.read_bytes() for path in foreign] == [b"old", b"old"]
     listed = json.loads((out / "manifest.json").read_text())["loader_index"]
     assert {entry["kind"] for entry in listed} == {"dali"}
@@ -136,7 +136,7 @@ def test_stale_indexes_go_with_the_commit(out, configured):
     stale = [path for name in names for path in out.glob(name)]
     assert len(stale) >= 3
     (out / "manifest.json").unlink()
-    align.run(configured(out, indexes=("dali",), resume=True))
+    align.run(configured(out, index=("dali",), resume=True))
     assert not [p for p in stale if p.exists()]
     assert verify(str(out)).problems == ()
 
@@ -153,23 +153,23 @@ def test_stale_indexes_go_with_the_commit(out, configured):
     ],
 )
 def test_weights_are_indexed_of_themselves_where_that_is_cheap(output, formats, indexes, expected):
-    config = RunConfig("ego4d", "in", output, formats=formats, indexes=indexes)
-    assert config.index_kinds == expected
-    assert config.as_manifest() == RunConfig("ego4d", "in", output, formats=formats).as_manifest()
+    config = RunConfig.of(source="ego4d", input="in", output=output, format=formats, index=indexes)
+    assert config.outputs.index_kinds == expected
+    assert config.as_manifest() == config.but(index=()).as_manifest()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"indexes": ("wid",), "formats": BOTH}, "did you mean wids"),
-        ({"indexes": ("dali",), "formats": ("parquet",)}, "need tar files"),
-        ({"indexes": ("balance",), "formats": ("webdataset",)}, "needs Parquet"),
-        ({"indexes": ("none", "dali"), "formats": BOTH}, "stands alone"),
+        ({"index": ("wid",), "format": BOTH}, "did you mean wids"),
+        ({"index": ("dali",), "format": ("parquet",)}, "need tar files"),
+        ({"index": ("balance",), "format": ("webdataset",)}, "needs Parquet"),
+        ({"index": ("none", "dali"), "format": BOTH}, "stands alone"),
     ],
 )
 def test_indexes_that_cannot_be_made_are_refused(changes, words):
     with pytest.raises(UsageError, match=words):
-        RunConfig("ego4d", "in", "out", **changes)
+        RunConfig.of(source="ego4d", input="in", output="out", **changes)
 
 
 def test_a_file_of_splits_that_cuts_a_group_apart_is_refused_before_any_work(
@@ -181,7 +181,9 @@ def test_a_file_of_splits_that_cuts_a_group_apart_is_refused_before_any_work(
         video["fb_participant_id"] = 7
     (root / "ego4d.json").write_text(json.dumps(content))
     split = {"a": "train", "b": "val"}
-    config = RunConfig("ego4d", str(tmp_path / "in"), str(tmp_path / "out"), assignments=split)
+    (tmp_path / "splits.csv").write_text("".join(f"{uid},{name}\n" for uid, name in split.items()))
+    folders = {name: str(tmp_path / folder) for name, folder in (("input", "in"), ("output", "out"))}
+    config = RunConfig.of(source="ego4d", split=f"file:{tmp_path / 'splits.csv'}", **folders)
     with pytest.raises(UsageError, match="a group \\(participant\\) must stay on one side"):
         align.run(config)
     assert not (tmp_path / "out").exists()
@@ -222,5 +224,5 @@ def test_the_card_says_how_weights_are_used_and_a_run_without_an_index_does_not(
     assert "near-duplicates" in card
     assert "balance=True" in card
     assert "dali, energon, wids" in card
-    align.run(configured(tmp_path / "plain", indexes=("none",), limit=1))
+    align.run(configured(tmp_path / "plain", index=("none",), limit=1))
     assert "## Training" not in (tmp_path / "plain" / "README.md").read_text()

@@ -55,7 +55,7 @@ def test_each_window_is_in_one_segment_with_just_the_narrations_it_needs(starts,
         joints_ns=(5,),
         redacted=(TimeSpan(1, 2),),
     )
-    options = AlignOptions(window_ns=length * ms)
+    options = AlignOptions(window=(length * ms) / NS)
     plan = WindowPlan(tuple(sorted(s * ms for s in starts)))
     cost_s, span_s = limits
     segments = list(

@@ -28,7 +28,7 @@ from align.transforms.sync.verdict import SyncOptions
 RATE = 16_000
 CLOCK = ClockMap((ClockPiece(0, -3_200_000_000, 50.0),))  # the microphone was switched on 3.2 s earlier
 LONG_CLOCK = ClockMap((ClockPiece(0, -103_200_000_000, 50.0),))
-TWO_S = AlignOptions(window_ns=2 * NS, stride_ns=2 * NS)
+TWO_S = AlignOptions(window=2, stride=2)
 
 _rng = np.random.default_rng(8)
 TONES = _rng.uniform(80, 6_500, 60), _rng.uniform(0, 2 * np.pi, 60)
@@ -103,7 +103,7 @@ def test_gaps_of_the_file_stand_on_the_recording_clock():
 @pytest.fixture(scope="module")
 def recording(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("sound"), ["one"])
-    (found,) = list_recordings(RunConfig("ego4d", str(root.parent)))
+    (found,) = list_recordings(RunConfig.of(source="ego4d", input=str(root.parent)))
     return found
 
 
@@ -132,7 +132,7 @@ def with_sound(recording, path, clock=CLOCK, **changes):
 
 
 def run(recording, options=TWO_S, isolate=False):
-    config = RunConfig("ego4d", "/", options=options, isolate=isolate)
+    config = RunConfig.of(source="ego4d", input="/", sample=options, isolate=isolate)
     plan = plan_recording(recording, config)
     return plan, [s for segment in plan.segments for s in align_segment(segment, options, "c")]
 
@@ -231,7 +231,7 @@ def test_the_stream_that_is_named_is_read(recording, tape, tmp_path):
 
 
 def test_a_child_reads_it_too(recording, tape):
-    config = RunConfig("ego4d", "/", options=TWO_S)
+    config = RunConfig.of(source="ego4d", input="/", sample=TWO_S)
     mine = with_sound(recording, tape("tape.flac"))
     here = [heard(s) for s in run(mine)[1]]
     (segment,) = plan_recording(mine, config).segments
@@ -272,7 +272,9 @@ def _silent(video, path):
 def test_a_file_that_goes_while_it_is_needed_costs_the_sound(recording, tape, tmp_path):
     path = tmp_path / "mic.wav"
     shutil.copy(tape("tape.wav"), path)
-    plan = plan_recording(with_sound(recording, path), RunConfig("ego4d", "/", options=TWO_S, isolate=False))
+    plan = plan_recording(
+        with_sound(recording, path), RunConfig.of(source="ego4d", input="/", sample=TWO_S, isolate=False)
+    )
     path.unlink()
     samples = [s for segment in plan.segments for s in align_segment(segment, TWO_S, "c")]
     assert [s.missing["audio"] for s in samples] == ["decode_error"] * 2
@@ -309,7 +311,9 @@ def test_sync_hears_the_file_that_a_run_reads(recording, tape, isolate, tmp_path
     there = with_sound(recording, other, ClockMap(), recording_id="there", concurrent=Concurrent("s", 0))
     longer = replace(there, span=TimeSpan(0, 50 * NS))
     found = measure_set(
-        ConcurrentSet("s", (longer, here)), SyncOptions(), RunConfig("ego4d", "/", isolate=isolate)
+        ConcurrentSet("s", (longer, here)),
+        SyncOptions(),
+        RunConfig.of(source="ego4d", input="/", isolate=isolate),
     )
     ((row,),) = [one.rows for one in found.found]
     assert row.recording_id == "here"

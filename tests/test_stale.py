@@ -22,13 +22,15 @@ from benchmarks.proof.media import ffmpeg
 from benchmarks.proof.odd_media import X264, numbered, paused
 from benchmarks.proof.truth import number_in
 
-GRID = AlignOptions(window_ns=NS, stride_ns=NS // 2, image_size=32, require=(), min_coverage=0.0)
+GRID = AlignOptions(window=1, stride=0.5, image_size=32, require=(), min_coverage=0.0)
 
 
 def samples(path, options=GRID, segment_s=1e4, **fields):
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name), **fields)
-    config = RunConfig("odd", str(path.parent), "", options, segment_s=segment_s, isolate=False)
+    config = RunConfig.of(
+        source="odd", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
+    )
     plan = plan_recording(recording, config)
     return [item for segment in plan.segments for item in align_segment(segment, options, "0" * 64)]
 
@@ -52,8 +54,8 @@ def spaced(path, step, count=14, *codecs):
 @pytest.mark.parametrize("bound_s", [0.3, 1.0, 4.0])
 def test_only_pictures_younger_than_the_bound_are_taken(pause, bound_s):
     bound = int(bound_s * NS)
-    found = samples(pause, replace(GRID, max_image_age_ns=bound))
-    any_age = samples(pause, replace(GRID, max_image_age_ns=None))
+    found = samples(pause, replace(GRID, max_image_age=bound / NS))
+    any_age = samples(pause, replace(GRID, max_image_age="off"))
     assert len(found) == len(any_age) > 30
     assert all(s.image for s in any_age)
     assert max(s.window.center_ns - s.image.time_ns for s in any_age) > 9 * NS
@@ -68,12 +70,12 @@ def test_only_pictures_younger_than_the_bound_are_taken(pause, bound_s):
 
 def test_the_bound_itself_is_too_old(pause):
     (whole,) = [
-        s for s in samples(pause, replace(GRID, max_image_age_ns=None)) if s.window.start_ns // NS == 8
+        s for s in samples(pause, replace(GRID, max_image_age="off")) if s.window.start_ns // NS == 8
     ][:1]
     age = whole.window.center_ns - whole.image.time_ns
     for bound, there in ((age, False), (age + 1, True)):
         (same,) = [
-            s for s in samples(pause, replace(GRID, max_image_age_ns=bound)) if s.window == whole.window
+            s for s in samples(pause, replace(GRID, max_image_age=bound / NS)) if s.window == whole.window
         ]
         assert (same.image is not None) == there
 
@@ -83,7 +85,7 @@ def test_what_is_null_does_not_depend_on_segments(pause):
 
 
 def test_windows_at_narrations_and_several_pictures_keep_to_the_bound(pause):
-    options = replace(GRID, anchor="narration", frames=4, window_ns=4 * NS)
+    options = replace(GRID, anchor="narration", frames=4, window=4)
     told = tuple(Narration(int(t * NS), "#C C waits") for t in (2.5, 4.5, 5.5, 9.0, 14.0, 15.0))
     found = samples(pause, options, narrations=told)
     assert [s.image is None for s in found] == [False, False, True, True, False, False]
@@ -132,7 +134,7 @@ def test_the_bound_follows_the_recordings_own_median_period(tmp_path, name, step
     stills = [s for s in found if s.image is None]
     assert bool(stills) == (name.startswith("a screen"))
     if stills:
-        assert all(s.image for s in samples(path, replace(GRID, max_image_age_ns=None)))
+        assert all(s.image for s in samples(path, replace(GRID, max_image_age="off")))
 
 
 @pytest.mark.parametrize(
@@ -140,19 +142,21 @@ def test_the_bound_follows_the_recordings_own_median_period(tmp_path, name, step
     [("auto", 0), ("off", None), ("inf", None), ("2.5", 2_500_000_000), ("0.04", 40_000_000)],
 )
 def test_the_option_is_seconds_auto_or_off(text, age_ns):
-    assert given(text).options.max_image_age_ns == age_ns
+    assert given(text).sample.max_image_age_ns == age_ns
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "1e5", "0.0001"])
 def test_no_other_age_is_taken(text):
-    with pytest.raises(UsageError, match="--max-image-age"):
+    with pytest.raises(UsageError, match="max_image_age"):
         given(text)
 
 
 def given(age):
-    command = run_options(click.Command("run", callback=lambda **values: values))
+    command = run_options("source", "input", "max_image_age")(
+        click.Command("run", callback=lambda **values: values)
+    )
     arguments = ["--source", "ego4d", "--input", "in", "--max-image-age", age]
-    return config_from("out", **command.main(arguments, standalone_mode=False))
+    return config_from(**command.main(arguments, standalone_mode=False))
 
 
 # -- What verify finds in a data set alone ---------------------------------------------------------------

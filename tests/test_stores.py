@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from align.transforms.check.verify import verify
 boto3 = pytest.importorskip("boto3", reason="needs apache-beam[aws]")
 moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
 
-OPTIONS = AlignOptions(window_ns=10**9, stride_ns=10**9)
+OPTIONS = AlignOptions(window=1, stride=1)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +57,10 @@ def folder(clone_input, tmp_path_factory):
 
 def configured(source, out, **changes):
     """A run without the indexes that only local outputs get."""
-    given = {"workers": 1, "formats": ("parquet", "webdataset"), "max_failures": 1.0, "indexes": ("none",)}
-    return RunConfig("ego4d", str(source), str(out), OPTIONS, **{**given, **changes})
+    given = {"workers": 1, "format": ("parquet", "webdataset"), "max_failures": 1.0, "index": ("none",)}
+    return RunConfig.of(
+        source="ego4d", input=str(source), output=str(out), sample=OPTIONS, **{**given, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_a_process_makes_one_client(bucket, folder, monkeypatch):
     source, made = upload(folder), []
     real = boto3.session.Session
     monkeypatch.setattr(boto3.session, "Session", lambda: made.append(1) or real())
-    align.run(replace(configured(source, f"{place}/out"), isolate=False))
+    align.run(configured(source, f"{place}/out").but(isolate=False))
     assert len(made) <= 2  # Beam puts other options in place of ours when the pipeline starts
 
 

@@ -19,7 +19,7 @@ from align.transforms.check.verify import verify
 pytest.importorskip("google.cloud.storage", reason="needs apache-beam[gcp]")
 emulator = pytest.importorskip("gcp_storage_emulator.server", reason="needs gcp-storage-emulator")
 
-OPTIONS = AlignOptions(window_ns=10**9, stride_ns=10**9)
+OPTIONS = AlignOptions(window=1, stride=1)
 BEAM_ARGS = ("--no_auth", "--project=some-project")
 
 
@@ -60,8 +60,8 @@ def content(out):
 
 def configured(source, out, **changes):
     """A run without the indexes that only local outputs get."""
-    given = {"workers": 1, "formats": ("parquet", "webdataset"), "max_failures": 1.0, "indexes": ("none",)}
-    return RunConfig("ego4d", str(source), str(out), OPTIONS, **given, **changes)
+    given = {"workers": 1, "format": ("parquet", "webdataset"), "max_failures": 1.0, "index": ("none",)}
+    return RunConfig.of(source="ego4d", input=str(source), output=str(out), sample=OPTIONS, **given | changes)
 
 
 @pytest.fixture(scope="module")

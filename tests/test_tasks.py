@@ -18,7 +18,7 @@ from align.transforms.stages import take
 from align.transforms.sync.clocks import write_clocks
 from align.transforms.sync.verdict import SyncOptions
 
-SECOND = AlignOptions(window_ns=10**9, stride_ns=10**9)
+SECOND = AlignOptions(window=1, stride=1)
 
 
 def travelled(kind, value):
@@ -28,14 +28,14 @@ def travelled(kind, value):
 def test_a_configuration_travels_with_what_it_found_out_when_it_was_made(tmp_path):
     clocks = tmp_path / "clocks.parquet"
     write_clocks(str(clocks), ())
-    config = RunConfig(
-        "ego4d", "in", "out", SECOND, assignments={"a": "val"}, limit=3, clocks=str(clocks),
-        beam_args=("--s3_secret_access_key=s",), scenarios=("Cooking",),
+    config = RunConfig.of(
+        source="ego4d", input="in", output="out", sample=SECOND, assignments={"a": "val"}, limit=3,
+        clocks=str(clocks), beam_args=("--s3_secret_access_key=s",), scenario=("Cooking",),
     )  # fmt: skip
     assert travelled(RunConfig, config) == config
-    before = config.clocks_sha256
+    before = config.inputs.clocks_sha256
     clocks.write_bytes(clocks.read_bytes() + b" ")
-    assert travelled(RunConfig, config).clocks_sha256 == before
+    assert travelled(RunConfig, config).inputs.clocks_sha256 == before
     sync = SyncConfig(config, str(clocks), "", SyncOptions(2.0, 0.001))
     assert travelled(SyncConfig, sync) == sync
     assert "s3_secret" not in repr(sync)
@@ -44,7 +44,9 @@ def test_a_configuration_travels_with_what_it_found_out_when_it_was_made(tmp_pat
 def test_recordings_plans_shards_and_reports_travel(clone_input, tmp_path):
     root = clone_input(tmp_path, ["a", "b"])
     (root / "full_scale/b.mp4").write_bytes(b"no video" * 99)
-    config = RunConfig("ego4d", str(tmp_path), str(tmp_path / "out"), SECOND, isolate=False)
+    config = RunConfig.of(
+        source="ego4d", input=str(tmp_path), output=str(tmp_path / "out"), sample=SECOND, isolate=False
+    )
     recordings = [r for r in list_recordings(config) if not isinstance(r, Fault)]
     plans = [PLAN.do(config, recording, Heartbeat()) for recording in recordings]
     work = ShardWork.of(("train", 0, 1), (s for plan in plans for s in plan.segments))
@@ -61,7 +63,7 @@ def test_recordings_plans_shards_and_reports_travel(clone_input, tmp_path):
 
 def test_a_fault_of_the_source_needs_no_worker():
     fault = Fault("r", None, "source", "bad_metadata", "why", windows=7)
-    plan = PLAN.do(RunConfig("ego4d", "in"), fault, Heartbeat())
+    plan = PLAN.do(RunConfig.of(source="ego4d", input="in"), fault, Heartbeat())
     assert (plan.windows, plan.segments, plan.faults, plan.offered) == (7, (), (fault,), False)
     assert not isinstance(fault, PLAN.item)
 
@@ -73,11 +75,18 @@ def test_jobs_are_known_by_name():
 
 def test_two_workers_count_what_one_counts(clone_input, tmp_path):
     folder = clone_input(tmp_path, ["a", "b", "c"]).parent
-    config = RunConfig("ego4d", str(folder), str(tmp_path / "1"), SECOND, shard_size=10**5, workers=1)
+    config = RunConfig.of(
+        source="ego4d",
+        input=str(folder),
+        output=str(tmp_path / "1"),
+        sample=SECOND,
+        shard_size=10**5,
+        workers=1,
+    )
     shown = []
     take()
     one = align.run(config)
-    two = align.run(replace(config, output=str(tmp_path / "2"), workers=2), show=shown.append)
+    two = align.run(config.but(output=str(tmp_path / "2"), workers=2), show=shown.append)
 
     def counted(result):
         return {name: n for name, n in result.stages.items() if not name.endswith("cpu_ns")}

@@ -11,9 +11,8 @@ from align.pipeline.config import RunConfig
 from align.pipeline.job.run import plan, run
 from align.schemas.errors import UsageError
 from align.schemas.options import AlignOptions
-from align.schemas.time import NS
 
-OPTIONS = AlignOptions(window_ns=NS)
+OPTIONS = AlignOptions(window=1)
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def without_media(synth_dataset, tmp_path):
 
 
 def planned(folder, **changes):
-    return plan(RunConfig("ego4d", str(folder), options=OPTIONS, **changes))
+    return plan(RunConfig.of(source="ego4d", input=str(folder), sample=OPTIONS, **changes))
 
 
 def test_the_plan_is_that_of_the_media_where_the_metadata_speaks_true(synth_dataset, without_media):
@@ -67,8 +66,9 @@ def test_the_command_says_the_same(without_media, capsys):
 
 def test_a_run_refuses_it(without_media, tmp_path, capsys):
     out = tmp_path / "out"
+    given = {"input": str(without_media), "output": str(out), "sample": OPTIONS}
     with pytest.raises(UsageError, match="--trust-metadata is for align plan"):
-        run(RunConfig("ego4d", str(without_media), str(out), OPTIONS, trust_metadata=True))
+        run(RunConfig.of(source="ego4d", trust_metadata=True, **given))
     line = ["run", "--source", "ego4d", "--input", str(without_media), "--output", str(out)]
     with pytest.raises(SystemExit) as stop:
         main([*line, "--trust-metadata"])

@@ -162,7 +162,7 @@ def test_only_needed_columns_are_read():
     ],
 )
 def test_a_data_set_written_otherwise_is_refused_by_name(modalities, options, word):
-    written = profile_options("imagebind")
+    written = dict(PROFILES["imagebind"].options)
     check_written(PROFILES["imagebind"], modalities, written)
     check_written(PROFILES["imagebind"], ["image", "text"], written | options)
     with pytest.raises(UsageError, match=word):
@@ -185,12 +185,12 @@ def run_config(*arguments):
     found = []
 
     @click.command()
-    @run_options
-    def command(**given):
-        found.append(config_from(None, **given))
+    @run_options()
+    def command(print_config, **given):
+        found.append(config_from(**given))
 
     command.main(["--source", "ego4d", "--input", "in", *arguments], standalone_mode=False)
-    return found[0].options
+    return found[0].sample
 
 
 @pytest.mark.parametrize("name", sorted(PROFILES))

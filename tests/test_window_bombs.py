@@ -16,7 +16,7 @@ from align.transforms.plan.windows import plan_windows
 from align.transforms.read.payload import Payload
 from align.transforms.read.probe import probe_media
 
-SECOND = {"window_ns": NS, "stride_ns": NS}
+SECOND = {"window": 1, "stride": 1}
 
 
 def patched(data, box, *values, at=4):
@@ -51,7 +51,9 @@ def video(clone_input, tmp_path):
 
 def config(video, **changes):
     options = AlignOptions(**SECOND)
-    return RunConfig("ego4d", str(video.parent.parent.parent), options=options, workers=1, **changes)
+    return RunConfig.of(
+        source="ego4d", input=str(video.parent.parent.parent), sample=options, workers=1, **changes
+    )
 
 
 def test_a_small_file_that_claims_years_is_a_fault_of_its_own(video, run_result, align_run):
@@ -78,7 +80,7 @@ def test_a_run_of_more_windows_than_allowed_ends_before_it_decodes(video, tmp_pa
     assert not list((tmp_path / "out").glob("data/*"))
     assert plan(config(video, max_windows=7)).notes["too_many_windows"] == 1
     assert plan(config(video, max_windows=8)).notes["too_many_windows"] == 0
-    with pytest.raises(UsageError, match="--max-windows"):
+    with pytest.raises(UsageError, match="max_windows"):
         config(video, max_windows=0)
 
 
@@ -117,7 +119,7 @@ def recording():
     ],
 )
 def test_sparse_but_honest_recordings_are_planned(what, seconds, payload, stride_s):
-    options = AlignOptions(window_ns=NS, stride_ns=round(stride_s * NS))
+    options = AlignOptions(window=1, stride=stride_s)
     planned = plan_windows(recording(), TimeSpan(0, seconds * NS), (), options, payload=payload).planned
     assert planned == (seconds * NS - NS) // options.stride_ns + 1, what
 

@@ -19,7 +19,7 @@ def recording(**fields):
 
 
 def options(window_s=5, stride_s=5, **fields):
-    return AlignOptions(window_ns=round(window_s * NS), stride_ns=round(stride_s * NS), **fields)
+    return AlignOptions(window=(round(window_s * NS)) / NS, stride=stride_s, **fields)
 
 
 def codes(plan):
@@ -48,7 +48,7 @@ def test_redaction_touches_by_half_open_intervals():
 
 def test_redacted_keep_and_cross_joints_keep_all():
     told = recording(redacted=(TimeSpan(6 * NS, 7 * NS),), joints_ns=(12 * NS,))
-    plan = plan_windows(told, TimeSpan(0, 15 * NS), (), options(redacted="keep", cross_joints=True))
+    plan = plan_windows(told, TimeSpan(0, 15 * NS), (), options(redacted="keep", joints="keep"))
     assert plan.starts_ns == (0, 5 * NS, 10 * NS)
 
 
@@ -111,7 +111,11 @@ def test_plans_agree_with_brute_force(
 ):
     stereo, redaction, cross = rules
     opts = AlignOptions(
-        window_ns=length * MS, stride_ns=stride * MS, anchor=anchor, redacted=redaction, cross_joints=cross
+        window=length / 1000,
+        stride=stride / 1000,
+        anchor=anchor,
+        redacted=redaction,
+        joints=("skip", "keep")[cross],
     )
     told = recording(
         narrations=tuple(Narration(t * MS, "x") for t in narrated),

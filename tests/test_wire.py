@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 
@@ -17,7 +16,7 @@ from align.schemas.options import AlignOptions
 from align.transforms.check.verify import verify
 from align.transforms.store.publish import local
 
-OPTIONS = AlignOptions(window_ns=10**9, stride_ns=10**9)
+OPTIONS = AlignOptions(window=1, stride=1)
 
 
 def free_port():
@@ -74,9 +73,10 @@ def content(out):
 
 def test_a_portable_runner_with_a_process_of_its_own_writes_the_same_bytes(portable, clone_input, tmp_path):
     folder = clone_input(tmp_path, ["a", "b"]).parent
-    config = RunConfig("ego4d", str(folder), str(tmp_path / "here"), OPTIONS, workers=1)
+    here = str(tmp_path / "here")
+    config = RunConfig.of(source="ego4d", input=str(folder), output=here, sample=OPTIONS, workers=1)
     align.run(config)
     there = tmp_path / "there"
-    align.run(replace(config, output=str(there), runner="PortableRunner", beam_args=portable))
+    align.run(config.but(output=str(there), runner="PortableRunner", beam_args=portable))
     assert content(there) == content(tmp_path / "here")
     assert verify(local(str(there)), deep=True).ok

@@ -15,10 +15,10 @@ from benchmarks.proof.media import write
 from benchmarks.proof.media_rows import OPTIONS, awkward, recording_of
 
 _CUTS: dict[str, dict[str, Any]] = {
-    "segments of 1 s": {"segment_s": 1.0},
-    "small shards, another seed": {"segment_s": 2.0, "shard_size": 100_000, "seed": 5},
+    "segments of 1 s": {"segment": 1.0},
+    "small shards, another seed": {"segment": 2.0, "shard_size": 100_000, "seed": 5},
     "two workers": {
-        "segment_s": 2.0,
+        "segment": 2.0,
         "shard_size": 100_000,
         "workers": 2,
         "beam_args": ("--default_sdk_harness_log_level=ERROR",),

@@ -23,7 +23,7 @@ from benchmarks.proof.truth import MOTION, SOUND, Floats
 NS = 1_000_000_000
 _RATE = 48_000
 _SECONDS = 18
-_OPTIONS = AlignOptions(window_ns=5 * NS, stride_ns=5 * NS, image_size=32)
+_OPTIONS = AlignOptions(window=5, stride=5, image_size=32)
 _STRETCHES = ("0.98", "0.998", "1.000139", "1.0005", "1.002", "1.008", "1.02")
 _ENCODERS = {
     "aac": ("m4a", "-c:a", "aac", "-b:a", "192k"),

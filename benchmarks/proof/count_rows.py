@@ -30,9 +30,7 @@ def rows(folder: Path) -> Iterator[Result]:
     """Real files that end after ten hours, then the arithmetic of every window before."""
     pairs = zip(_FPS.items(), _RATES, strict=True)
     written = [write(_late(name, fps, rate), folder) for (name, fps), rate in pairs]
-    options = AlignOptions(
-        window_ns=NS, stride_ns=730_000_000, frames=10, image_size=32, jpeg_quality=95, require=()
-    )
+    options = AlignOptions(window=1, stride=0.73, frames=10, image_size=32, jpeg_quality=95, require=())
     shards = run([recording_of(w) for w in written], options)
     for one in written:
         yield _counted(one, shards.rows.get(recording_of(one).recording_id, []), options)

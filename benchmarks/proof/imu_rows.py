@@ -161,7 +161,7 @@ def _truth(table: Table, row: dict[str, Any], rate: int) -> tuple[Floats, Floats
 def placement(folder: Path) -> Iterator[Result]:
     """Windows all over ten hours: how far the IMU stands from where it was measured."""
     stride = 1_200
-    options = AlignOptions(window_ns=5 * NS, stride_ns=stride * NS, image_size=32, min_coverage=0.1)
+    options = AlignOptions(window=5, stride=stride, image_size=32, min_coverage=0.1)
     windows = tuple((float(s), s + 5.0) for s in range(0, HOURS_10_S - 4, stride))
     video = sparse_video(folder / "ten_hours.mp4", HOURS_10_S)
     gaps = tuple((s + 1.0, s + 4.0) for s, _ in windows[1::3])
@@ -213,14 +213,14 @@ def resampling(folder: Path) -> Iterator[Result]:
     """Signal to error of band-limited motion, and what is left of a vibration beyond the target rate."""
     video = sparse_video(folder / "minute.mp4", 40)
     for rate in (50, 100, 200, 400):
-        options = AlignOptions(window_ns=5 * NS, stride_ns=5 * NS, image_size=32, imu_rate=rate)
+        options = AlignOptions(window=5, stride=5, image_size=32, imu_rate=rate)
         for ms, least in ((0.5, 80), (2.0, 65)):
             axes = tuple(Tones.drawn(0.1, 0.2 * min(rate, 200), 60, 1.0, 30 + a) for a in range(6))
             table = Table(200.0, jitter_s=ms / 1e3, axes=axes, end_s=40)
             found = run([_recording(f"jitter_{rate}_{ms}", video, table, folder)], options)
             yield _snr(f"200 → {rate} Hz, {ms:g} ms jitter", table, found, rate, least)
     for rate, ms, hz in ((50, 0, (26, 60, 95)), (100, 0, (51, 75, 95)), (50, 0.5, (26, 45, 60))):
-        options = AlignOptions(window_ns=5 * NS, stride_ns=5 * NS, image_size=32, imu_rate=rate)
+        options = AlignOptions(window=5, stride=5, image_size=32, imu_rate=rate)
         axes = tuple(Tones(np.array([float(hz[a % 3])]), np.array([a / 2]), 1.0) for a in range(6))
         table = Table(200.0, jitter_s=ms / 1e3, axes=axes, end_s=40)
         found = run([_recording(f"alias_{rate}_{ms}", video, table, folder)], options)
@@ -257,7 +257,7 @@ def own_instants(folder: Path) -> Iterator[Result]:
     video = sparse_video(folder / "minute.mp4", 40)
     axes = tuple(Tones.drawn(0.1, 39.0, 60, 1.0, 50 + a) for a in range(6))
     table = Table(397.5, jitter_s=0.0005, axes=axes, accl_hz=198.8, end_s=40)
-    options = AlignOptions(window_ns=5 * NS, stride_ns=5 * NS, image_size=32)
+    options = AlignOptions(window=5, stride=5, image_size=32)
     shards = run([_recording("hero5", video, table, folder)], options)
     yield replace(
         _snr("", table, shards, 200, 80), what="gyro 397.5 Hz, accel 198.8 Hz, each from its own instants"

@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,11 @@ def run(recordings: Iterable[Recording], options: AlignOptions, **changes: Any) 
     given = list(recordings)
     folder = str(Path(given[0].video.uri).parent)
     with tempfile.TemporaryDirectory(prefix="align-proof-") as out:
-        config = replace(RunConfig("proof", folder, out, options, max_failures=1.0, workers=1), **changes)
+        named = {"source": "proof", "input": folder, "output": out, "sample": options}
+        config = RunConfig.of(**named, max_failures=1.0, workers=1).but(**changes)
+        workers, stores = config.execution.workers or 1, stores_of(config)
         with (
-            carried_out_here("run", config, config.workers or 1, stores_of(config), lambda _: None) as here,
+            carried_out_here("run", config, workers, stores, lambda _: None) as here,
             make_pipeline(config) as p,
         ):
             _ = p | beam.Create(given) | AlignRecordings(config, here.token)

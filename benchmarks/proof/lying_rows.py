@@ -30,9 +30,7 @@ from benchmarks.proof.numbered import (
 from benchmarks.proof.truth import number_in
 
 NS = 1_000_000_000
-OPTIONS = AlignOptions(
-    window_ns=NS // 2, stride_ns=NS // 2, image_size=32, jpeg_quality=95, min_coverage=0.05, require=()
-)
+OPTIONS = AlignOptions(window=0.5, stride=0.5, image_size=32, jpeg_quality=95, min_coverage=0.05, require=())
 _FIRST = Part(0, 96, 0)
 _ACCOUNTED_S = 0.04
 _HALF = Fraction(1, 2)
@@ -140,7 +138,7 @@ def _number(row: dict[str, Any]) -> int | None:
 
 
 def _edited(title: str, path: Path, edits: Sequence[Stretch]) -> Result:
-    options = replace(OPTIONS, stride_ns=NS // 5, audio_rate=48_000)
+    options = replace(OPTIONS, stride=(NS // 5) / NS, audio_rate=48_000)
     found = run([_recording(path)], options).rows.get(path.stem, [])
     wrong, late = 0, [0.0]
     for row in found:

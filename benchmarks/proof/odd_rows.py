@@ -31,7 +31,7 @@ _PAUSE_S = 20
 def rows(folder: Path) -> Iterator[Result]:
     """One run over all files, each against closed form."""
     options = AlignOptions(
-        window_ns=NS // 2, stride_ns=NS // 2, image_size=HEIGHT, jpeg_quality=95, require=(), min_coverage=0.1
+        window=0.5, stride=0.5, image_size=HEIGHT, jpeg_quality=95, require=(), min_coverage=0.1
     )
     files = {"paused": paused(folder / "paused.ts", _PAUSE_S)}
     for n, codecs in enumerate(_AVI.values()):

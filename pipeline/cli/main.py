@@ -10,13 +10,13 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 import click
 
+from align.pipeline.cli.config_file import as_toml
 from align.pipeline.cli.echo import echo
-from align.pipeline.cli.options import DECODE_TIMEOUT, ISOLATE, config_from, run_options
+from align.pipeline.cli.options import config_from, run_options
 from align.pipeline.process.stopping import Terminated
 from align.schemas.errors import AlignError, UsageError, without_secrets
 
@@ -64,17 +64,13 @@ def align(debug: bool) -> None:
     """
 
 
-_OUTPUT = click.option(
-    "--output", metavar="DIR", help="Empty or new folder (or gs://, s3://) for the data set."
-)
 _BEAM_OPTIONS = click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[BEAM OPTIONS]")
 
 
 @align.command(context_settings={"ignore_unknown_options": True})
-@run_options
-@_OUTPUT
+@run_options()
 @_BEAM_OPTIONS
-def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None:
+def run(beam_options: tuple[str, ...], print_config: bool, **given: Any) -> None:
     """Turn recordings into sharded, time-aligned windows.
 
     \b
@@ -84,9 +80,10 @@ def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None
     Options that are not listed go to Beam as they are, e.g. --runner DataflowRunner --project P
     --region R --temp_location gs://B/tmp.
     """
-    if not output:
-        raise UsageError("--output is missing; name an empty or new folder")
-    config = config_from(output, beam_options, **given)
+    config = config_from(beam_options, needed=() if print_config else ("source", "input", "output"), **given)
+    if print_config:
+        echo(*as_toml(config))
+        return
     from align.pipeline.cli.console import finish, progress_display
     from align.pipeline.job.run import run as run_pipeline
 
@@ -96,16 +93,19 @@ def run(output: str | None, beam_options: tuple[str, ...], **given: Any) -> None
 
 
 @align.command(context_settings={"ignore_unknown_options": True})
-@run_options
-@_OUTPUT
+@run_options()
 @click.option("--trust-metadata", is_flag=True, help="Open no media at all: go by what the metadata says.")
 @_BEAM_OPTIONS
-def plan(output: str | None, trust_metadata: bool, beam_options: tuple[str, ...], **given: Any) -> None:
+def plan(trust_metadata: bool, beam_options: tuple[str, ...], print_config: bool, **given: Any) -> None:
     """Show what a run would read and write; opens headers only.
 
     Takes the options of a run, so that the same line or file serves for both; writes nothing.
     """
-    config = replace(config_from(output, beam_options, **given), trust_metadata=trust_metadata)
+    needed = () if print_config else ("source", "input")
+    config = config_from(beam_options, needed=needed, trust_metadata=trust_metadata, **given)
+    if print_config:
+        echo(*as_toml(config))
+        return
     from align.pipeline.cli.console import print_plan
     from align.pipeline.job.run import plan as plan_run
 
@@ -114,9 +114,8 @@ def plan(output: str | None, trust_metadata: bool, beam_options: tuple[str, ...]
 
 @align.command()
 @click.argument("path")
-@ISOLATE
-@DECODE_TIMEOUT
-def inspect(path: str, isolate: str, decode_timeout: float) -> None:
+@run_options("isolate", "decode_timeout")
+def inspect(path: str, **given: Any) -> None:
     """Look at a recording's timeline or a data set's manifest.
 
     PATH is a media file (streams, clocks, gaps and faults on one timeline), an IMU table, or a finished
@@ -124,7 +123,8 @@ def inspect(path: str, isolate: str, decode_timeout: float) -> None:
     """
     from align.pipeline.cli.console import print_inspection
 
-    print_inspection(path, isolate=isolate == "on", timeout_s=decode_timeout)
+    how = config_from(needed=(), **given).execution
+    print_inspection(path, isolate=how.isolate, timeout_s=how.decode_timeout)
 
 
 @align.command()
@@ -184,8 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code, debug)
+    except UsageError as error:
+        _fail(as_typed(error), 2, debug)
     except AlignError as error:
-        _fail(str(error), 2 if isinstance(error, UsageError) else 1, debug)
+        _fail(str(error), 1, debug)
     except (KeyboardInterrupt, click.Abort, Terminated) as reason:
         _leave(reason)
     except Exception as error:
@@ -205,6 +207,12 @@ def _leave(reason: BaseException) -> NoReturn:
     echo(f"align: {line}", err=True)
     sys.stdout.flush()
     os._exit(code)
+
+
+def as_typed(error: UsageError) -> str:
+    """What is wrong, the option that it names as it is typed."""
+    flag = "--" + error.option.replace("_", "-")
+    return flag + error.detail.removeprefix(error.option) if error.option else error.detail
 
 
 def _fail(message: str, code: int, debug: bool) -> None:

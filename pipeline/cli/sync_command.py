@@ -5,15 +5,16 @@ Recordings of one event are compared too, sound against sound, so that they shar
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from align.pipeline.cli.options import DECODE_TIMEOUT, ISOLATE, MAX_PIXELS
+from align.pipeline.cli.options import config_from, run_options
 
 if TYPE_CHECKING:
     from align.pipeline.sync.run import SyncResult
@@ -22,46 +23,19 @@ _MOST_ROWS = 40
 
 
 @click.command()
-@click.option("--source", required=True, metavar="NAME", help="Data set layout to read: ego4d.")
-@click.option("--input", "folder", required=True, metavar="DIR", help="Folder with the recordings.")
+@run_options("source", "input", "media", "recordings", "limit", "scenario", "exclude", "allow_symlinks")
 @click.option(
     "--output", "clocks", required=True, metavar="FILE.parquet", help="The table of clocks to write."
 )
 @click.option("--report", default="", metavar="FILE.html", help="A page with plots of every recording.")
-@click.option("--media", default="full_scale", show_default=True, help="full_scale, video_540ss or clips.")
-@click.option("--recordings", default="", metavar="UID,UID", help="Only these recordings.")
-@click.option("--scenario", default="", metavar="NAME,NAME", help="Only recordings of these scenarios.")
-@click.option("--limit", type=int, metavar="N", help="Only the first N recordings.")
 @click.option(
     "--reach", type=float, default=5.0, show_default=True, metavar="SECONDS", help="Search ± this far."
 )
 @click.option(
     "--threshold", type=float, default=5.0, show_default=True, metavar="MS", help="Beyond it: corrected."
 )
-@click.option("--allow-symlinks", is_flag=True, help="Follow links that leave the input folder.")
-@click.option("--resume", is_flag=True, help="Go on with what an interrupted run measured.")
-@click.option("--workers", default="1", show_default=True, metavar="auto|N", help="Processes.")
-@MAX_PIXELS
-@DECODE_TIMEOUT
-@ISOLATE
-def sync(
-    source: str,
-    folder: str,
-    clocks: str,
-    report: str,
-    media: str,
-    recordings: str,
-    scenario: str,
-    limit: int | None,
-    reach: float,
-    threshold: float,
-    allow_symlinks: bool,
-    resume: bool,
-    workers: str,
-    max_pixels: int,
-    decode_timeout: float,
-    isolate: str,
-) -> None:
+@run_options("resume", "max_pixels", "decode_timeout", "isolate", "workers", workers="1")
+def sync(clocks: str, report: str, reach: float, threshold: float, **given: Any) -> None:
     """Measure each recording's IMU clock against its picture, and concurrent recordings' against each other.
 
     \b
@@ -75,45 +49,15 @@ def sync(
     Recordings that the metadata calls concurrent have a row of stream audio too: what leads from their
     clock to that of the longest of them, by what they hear.
     """
-    from align.pipeline.config import RunConfig
     from align.pipeline.sync.run import SyncConfig, run_sync
-    from align.schemas.options import AlignOptions
     from align.transforms.sync.verdict import SyncOptions
 
-    run = RunConfig(
-        source=source,
-        input=folder,
-        media=media,
-        recordings=_names(recordings),
-        scenarios=_names(scenario),
-        limit=limit,
-        allow_symlinks=allow_symlinks,
-        resume=resume,
-        workers=_count(workers),
-        options=AlignOptions(max_pixels=max_pixels),
-        decode_timeout_s=decode_timeout,
-        isolate=isolate == "on",
-    )
+    run = config_from(**given)
+    run = run.but(workers=run.execution.workers or os.cpu_count() or 1)
     config = SyncConfig(run, clocks, report, SyncOptions(reach, threshold / 1e3))
     with _progress() as show:
         result = run_sync(config, show=show)
     sys.exit(_finish(result, clocks, report))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _count(workers: str) -> int:
-    import os
-
-    from align.schemas.errors import UsageError
-
-    if workers == "auto":
-        return os.cpu_count() or 1
-    if not workers.isdecimal() or int(workers) < 1:
-        raise UsageError(f"--workers is a positive number or auto, not {workers!r}")
-    return int(workers)
 
 
 @contextmanager

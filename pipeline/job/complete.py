@@ -24,7 +24,7 @@ from align.transforms.write.versions import library_versions
 
 def already_complete(config: RunConfig, inputs: Inputs) -> bool:
     """Whether a finished data set lies there, whole by its checksums, and nothing is left to be done."""
-    target = store(config.output)
+    target = store(config.outputs.output)
     try:
         manifest, started = read_json(target, MANIFEST), read_json(target, STARTED)
         names = set(target.names())
@@ -33,9 +33,9 @@ def already_complete(config: RunConfig, inputs: Inputs) -> bool:
             return False
         if not _says_what_was_asked(manifest, config):
             return False
-        if config.retry_failed and (manifest["counts"]["failed"] or _redo(target, started, inputs)):
+        if config.execution.retry_failed and (manifest["counts"]["failed"] or _redo(target, started, inputs)):
             return False
-        if config.retry_failed and any(reports_to_redo(target, started, inputs)):
+        if config.execution.retry_failed and any(reports_to_redo(target, started, inputs)):
             return False
         whole = all(digest_of(target, f["path"]) == (f["bytes"], f["sha256"]) for f in listed(manifest))
         return whole and all(_trusted(target, path) for path in reports_in(names))
@@ -59,11 +59,11 @@ def _shards_of(manifest: Mapping[str, Any]) -> set[str]:
 
 def _says_what_was_asked(manifest: Mapping[str, Any], config: RunConfig) -> bool:
     said = [manifest["config"], manifest["config_sha256"], manifest["source"], manifest["versions"]]
-    asked = [config.as_manifest(), config.sample_sha256, config.source, library_versions()]
+    asked = [config.as_manifest(), config.sample_sha256, config.inputs.source, library_versions()]
     described = {file["path"] for file in manifest["files"]}
-    needed = {*DESCRIBING} - (set() if "webdataset" in config.formats else {WEBDATASET_CARD})
+    needed = {*DESCRIBING} - (set() if "webdataset" in config.outputs.format else {WEBDATASET_CARD})
     whole = needed <= described or not manifest["shards"]
-    return whole and said == asked and config.index_kinds <= {*manifest.get("indexes", ())}
+    return whole and said == asked and config.outputs.index_kinds <= {*manifest.get("indexes", ())}
 
 
 def _trusted(target: Store, path: str) -> ShardReport | None:

@@ -57,7 +57,7 @@ class AlignRecordings(beam.PTransform):
         segments = plans | "Segments" >> beam.FlatMap(lambda plan: plan.segments)
         loads = (
             segments
-            | "Measure splits" >> beam.CombineGlobally(SumLoads(config.seed))
+            | "Measure splits" >> beam.CombineGlobally(SumLoads(config.outputs.seed))
             | "Not too many" >> beam.ParDo(RefuseTooMany(config, self.run))
         )
         keyed = segments | "Key by shard" >> beam.Map(key_by_shard, config, AsSingleton(loads))

@@ -65,7 +65,7 @@ def look_at_inputs(config: RunConfig) -> Inputs:
                     found.work_s += claimed_work_s(item, config)
     if not found.facts:
         why = f": {found.fault}" if found.fault else ""
-        raise UsageError(f"no recordings to align in {config.input}{why}")
+        raise UsageError(f"no recordings to align in {config.inputs.input}{why}")
     return found
 
 

@@ -38,7 +38,7 @@ def measured_clocks(config: RunConfig) -> Clocks:
     Raises:
         UsageError: it is no table of clocks, or not the one that the run began with.
     """
-    return _read(config.clocks, config.clocks_sha256)
+    return _read(config.inputs.clocks, config.inputs.clocks_sha256)
 
 
 @lru_cache(maxsize=1)

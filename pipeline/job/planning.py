@@ -9,7 +9,7 @@ from align.pipeline import access
 from align.pipeline.config import RunConfig
 from align.pipeline.job.input_files import look, streams_of
 from align.pipeline.job.promises import promise_notes, table_notes
-from align.pipeline.sources import SourceOptions, find_source
+from align.pipeline.sources import find_source
 from align.schemas.errors import AlignError, Fault, Reason, UsageError
 from align.schemas.media import MediaInfo, VideoInfo
 from align.schemas.plan import ImuRange, Segment, SoundFile
@@ -36,18 +36,6 @@ class RecordingPlan:
     offered: bool = True
 
 
-def source_options(config: RunConfig) -> SourceOptions:
-    """The part of the configuration that selects recordings."""
-    return SourceOptions(
-        input=config.input,
-        media=config.media,
-        recordings=config.recordings,
-        limit=config.limit,
-        scenarios=config.scenarios,
-        exclude=config.exclude,
-    )
-
-
 def list_recordings(config: RunConfig) -> Iterator[Recording | Fault]:
     """What the source knows, from metadata alone.
 
@@ -55,12 +43,12 @@ def list_recordings(config: RunConfig) -> Iterator[Recording | Fault]:
         UsageError: a file of splits puts recordings of one group into different splits; the table of clocks
             is none.
     """
-    if config.clocks:
+    if config.inputs.clocks:
         from align.pipeline.job.measured_clocks import measured_clocks
 
         measured_clocks(config)
-    offered = find_source(config.source)(source_options(config))
-    return _assigned(offered, config) if config.assignments else offered
+    offered = find_source(config.inputs.source)(config.inputs)
+    return _assigned(offered, config) if config.outputs.assignments else offered
 
 
 def _assigned(offered: Iterator[Recording | Fault], config: RunConfig) -> Iterator[Recording | Fault]:
@@ -83,10 +71,10 @@ def _assigned(offered: Iterator[Recording | Fault], config: RunConfig) -> Iterat
 
 def _split(recording: Recording, config: RunConfig) -> str | None:
     """The recording's split; None where a file of splits does not name it."""
-    if config.assignments:
-        named = config.assignments
+    if config.outputs.assignments:
+        named = config.outputs.assignments
         return named.get(recording.recording_id) or named.get(recording.group_id)
-    return split_of(recording.group_id, parse_splits(config.splits), config.seed)
+    return split_of(recording.group_id, parse_splits(config.outputs.split), config.outputs.seed)
 
 
 def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = True) -> RecordingPlan:
@@ -97,20 +85,22 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
         config: the run.
         survey: read through the IMU table to learn its units, rates and where its rows lie.
     """
-    if config.clocks:
+    if config.inputs.clocks:
         from align.pipeline.job.measured_clocks import with_measured_clock
 
         recording = with_measured_clock(recording, config)
     inputs = tuple(look(stream) for stream in streams_of(recording)) if survey else ()
     try:
-        media = _claimed(recording) if config.trust_metadata else access.probe(recording, config)
+        media = _claimed(recording) if config.execution.trust_metadata else access.probe(recording, config)
         video = access.usable_video(recording.video, media, config)
-        payload = None if config.trust_metadata else round(video.bytes_per_s * video.span.length_ns / NS)
-        plan = plan_windows(recording, video.span, video.keyframes_ns, config.options, payload=payload)
+        payload = (
+            None if config.execution.trust_metadata else round(video.bytes_per_s * video.span.length_ns / NS)
+        )
+        plan = plan_windows(recording, video.span, video.keyframes_ns, config.sample, payload=payload)
     except AlignError as error:
         return _unreadable(recording, config, error)
     faults = [*_notes(recording, media, video, config, plan.planned), *_restarts(recording, media)]
-    if not config.trust_metadata:
+    if not config.execution.trust_metadata:
         faults += promise_notes(recording, media)
     recording = replace(recording, promised=None)
     faults += [
@@ -121,7 +111,7 @@ def plan_recording(recording: Recording, config: RunConfig, *, survey: bool = Tr
     sound, notes = _sound(recording, config)
     faults += notes
     segments = plan_segments(
-        recording, media, plan, config.options, split=split, segment_s=config.segment_s, sound=sound
+        recording, media, plan, config.sample, split=split, segment_s=config.outputs.segment, sound=sound
     )
     if survey and recording.imu is not None and plan.starts_ns:
         imu, notes = _survey(recording, config)
@@ -142,7 +132,7 @@ def _claimed(recording: Recording) -> MediaInfo:
 
 def _unreadable(recording: Recording, config: RunConfig, error: AlignError) -> RecordingPlan:
     try:
-        windows = plan_windows(recording, recording.span, (), config.options).planned if recording.span else 0
+        windows = plan_windows(recording, recording.span, (), config.sample).planned if recording.span else 0
     except AlignError:
         windows = 0
     named = error.naming(recording.video.uri, recording.video.name)
@@ -166,7 +156,7 @@ def _notes(
     closed = media.closed_of("audio") if recording.audio is not None and media.audio is None else None
     if closed is not None:
         notes.append((closed.reason, f"{recording.video.name}: {closed}"))
-    if config.options.anchor == "keyframe" and not video.keyframes_ns:
+    if config.sample.anchor == "keyframe" and not video.keyframes_ns:
         notes.append(("no_keyframes", f"{recording.video.name} lists no keyframes; use --anchor grid"))
     if video.shortfall_ns > video.frame_ns:
         lost, name = f"the last {video.shortfall_ns / NS:.3f} s", recording.video.name
@@ -174,7 +164,7 @@ def _notes(
             ("shorter_than_header", f"{name}: {lost} of what its header promises are not in the file")
         )
     if not planned:
-        shown = f"{video.span.length_ns / NS:.3f} s of video, {config.options.window_ns / NS:g} s a window"
+        shown = f"{video.span.length_ns / NS:.3f} s of video, {config.sample.window_ns / NS:g} s a window"
         notes.append(("no_windows", f"no window lies wholly inside {recording.video.name}: {shown}"))
     for code, detail in notes:
         yield Fault(recording.recording_id, None, "plan", code, detail, "noted", 0)
@@ -183,7 +173,7 @@ def _notes(
 def _sound(recording: Recording, config: RunConfig) -> tuple[SoundFile | None, list[Fault]]:
     """The recording's own file of sound; a note where it cannot be read."""
     stream = recording.sound_file
-    if stream is None or config.trust_metadata:
+    if stream is None or config.execution.trust_metadata:
         return None, []
     try:
         media = access.probe_sound(stream, config)

@@ -54,7 +54,7 @@ def refuse_unfit(config: RunConfig, inputs: Inputs) -> None:
     Raises:
         UsageError: says what differs, or what is in the way.
     """
-    output = config.output
+    output = config.outputs.output
     if not is_remote(output) and os.path.exists(output) and not os.path.isdir(output):
         raise UsageError(f"--output {output} is not a folder")
     target = store(output)
@@ -62,10 +62,10 @@ def refuse_unfit(config: RunConfig, inputs: Inputs) -> None:
     locks = {name for name in names if name.startswith(LOCK) and has_our_form(name)}
     if not {*names} - locks - {*our_leftovers(names)}:
         return
-    if config.overwrite:
+    if config.execution.overwrite:
         _refuse_to_replace(target, names, output)
         return
-    if not config.resume:
+    if not config.execution.resume:
         raise UsageError(
             f"--output {output} is not empty; choose another, add --resume to go on, or --overwrite to "
             "replace a data set of align's"
@@ -110,10 +110,10 @@ def _refuse_changed(config: RunConfig, inputs: Inputs, started: Mapping[str, Any
             f"--resume needs the libraries of the run it resumes, or its shards would not be alike: "
             f"{', '.join(changed)}; install those versions again, or begin again with --overwrite"
         )
-    if config.retry_failed:
+    if config.execution.retry_failed:
         if not started["inputs"].keys() & inputs.facts.keys():
             detail = "shares no recording with that of the run to resume"
-            raise UsageError(f"the input {config.input} {detail}; choose an empty --output")
+            raise UsageError(f"the input {config.inputs.input} {detail}; choose an empty --output")
         return
     changed = [what for _, what in changed_inputs(started["inputs"], inputs.facts)]
     if changed:
@@ -145,13 +145,13 @@ def begin(config: RunConfig, inputs: Inputs) -> None:
     withdrawn only when the ledger has their names, and the facts of a new input replace the old ones only
     when the reports that do not hold for it are gone.
     """
-    target = store(config.output)
+    target = store(config.outputs.output)
     names = list(target.names())
     for name in our_leftovers(names):
         target.remove(name)
-    if config.overwrite and holds_our_data_set(target):
+    if config.execution.overwrite and holds_our_data_set(target):
         remove_data_set(target)
-    started = read_or_none(target, STARTED) if config.retry_failed else None
+    started = read_or_none(target, STARTED) if config.execution.retry_failed else None
     stale = list(reports_to_redo(target, started, inputs)) if started is not None else []
     if MANIFEST in names or stale or of_commits(target):
         remember(target, owned(target, names))
@@ -160,7 +160,7 @@ def begin(config: RunConfig, inputs: Inputs) -> None:
         target.remove(report)
     facts = {"config": config.as_manifest(), "versions": library_versions(), "inputs": inputs.facts}
     publish_json(target, STARTED, facts)
-    if config.overwrite:
+    if config.execution.overwrite:
         target.remove(LEDGER)
 
 

@@ -30,6 +30,7 @@ from align.pipeline.process.stopping import Leave, stoppable
 from align.pipeline.storage.lock import locked, refuse_if_held
 from align.pipeline.storage.stores import store
 from align.schemas.errors import AlignError, Fault, UsageError
+from align.schemas.option import refuse
 from align.schemas.time import NS
 from align.transforms.plan.splits import parse_splits
 from align.transforms.store.publish import read_json
@@ -58,29 +59,33 @@ class RunResult:
     notes: dict[str, int] = field(default_factory=dict)
 
 
-def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = None) -> RunResult:
+def run(
+    config: RunConfig | None = None, *, show: Show | None = None, leave: Leave | None = None, **options: Any
+) -> RunResult:
     """Carry out a run on Beam and return what it committed.
 
     Args:
         config: the run.
         show: called now and then with the counts so far.
         leave: ends the process, given the reason, where Beam does not let itself be stopped.
+        options: by their names, those that differ from ``config`` or from the defaults.
 
     Raises:
         UsageError: the configuration cannot be meant, found before any work.
         AlignError: the run as a whole failed; what is finished stays for ``resume``.
     """
+    config = (config or RunConfig.of()).but(**options)
     _check_beam(config)
     use_stores(config)
     inputs = check(config)
-    if config.resume and already_complete(config, inputs):
-        clean(config.output)
+    if config.execution.resume and already_complete(config, inputs):
+        clean(config.outputs.output)
         return result_of(config, already=True)
-    target, workers = store(config.output), _workers(config, inputs)
-    with stoppable(leave) as stopper, locked(target, config.output, stopper.stop):
+    target, workers = store(config.outputs.output), _workers(config, inputs)
+    with stoppable(leave) as stopper, locked(target, config.outputs.output, stopper.stop):
         begin(config, inputs)
         with carried_out_here("run", config, workers, stores_of(config), show or (lambda _: None)) as here:
-            if config.isolate and workers == 1 and config.runs_here:
+            if config.execution.isolate and workers == 1 and config.execution.runs_here:
                 start_early(config)
             with _quiet_beam():
                 from align.pipeline.job.graph import build
@@ -92,26 +97,31 @@ def run(config: RunConfig, *, show: Show | None = None, leave: Leave | None = No
                 done = pipeline.run()
                 done.wait_until_finish()
             except Exception as error:  # a runner may not part well, after the commit
-                if not is_committed(config.output):
+                if not is_committed(config.outputs.output):
                     raise here.failure or error from None
     return replace(result_of(config), stages=stage_counts(done))
 
 
 def _workers(config: RunConfig, inputs: Inputs) -> int:
     """How many processes of ours do the work; where another runner does it, none beside this one."""
-    return (config.workers or workers_for(inputs.work_s)) if config.runs_here else 1
+    return (config.execution.workers or workers_for(inputs.work_s)) if config.execution.runs_here else 1
 
 
 def _check_beam(config: RunConfig) -> None:
     """Refuse options and runners that Beam does not know; imports it only where there is a need."""
-    if not config.beam_args and config.runs_here:
+    if not config.execution.beam_args and config.execution.runs_here:
         return
     with _quiet_beam():
         from align.pipeline.job.runners import refuse_unfit as refuse_unfit_options
         from align.pipeline.job.runners import refuse_unknown, refuse_unknown_runner
-    refuse_unknown(config.beam_args)
+    refuse_unknown(config.execution.beam_args)
     refuse_unfit_options(config)
     refuse_unknown_runner(config)
+
+
+def _check_split(config: RunConfig) -> None:
+    if not config.outputs.assignments:
+        parse_splits(config.outputs.split)
 
 
 def check(config: RunConfig) -> Inputs:
@@ -121,14 +131,14 @@ def check(config: RunConfig) -> Inputs:
         UsageError: unknown source, no recordings, a bad split, an output that is not empty, that holds a
             run of another config or input, or to which another run is writing.
     """
-    if config.trust_metadata:
+    if config.execution.trust_metadata:
         raise UsageError("--trust-metadata is for align plan: a run takes nothing on trust")
-    if not config.output:
-        raise UsageError("--output is missing; name an empty or new folder")
-    parse_splits(config.splits)
+    if not config.outputs.output:
+        raise refuse("output", "is missing; name an empty or new folder")
+    _check_split(config)
     inputs = look_at_inputs(config)
-    refuse_links(config.output)
-    refuse_if_held(store(config.output), config.output)
+    refuse_links(config.outputs.output)
+    refuse_if_held(store(config.outputs.output), config.outputs.output)
     refuse_unfit(config, inputs)
     return inputs
 
@@ -139,25 +149,26 @@ def result_of(config: RunConfig, *, already: bool = False) -> RunResult:
     Raises:
         AlignError: ``nothing_written``: every window was skipped or failed.
     """
-    manifest = read_json(store(config.output), "manifest.json")
+    manifest = read_json(store(config.outputs.output), "manifest.json")
     counts = manifest["counts"]
     if not counts["windows_written"]:
-        detail = f"no window was written; {config.output}/failures.jsonl says why"
+        detail = f"no window was written; {config.outputs.output}/failures.jsonl says why"
         raise AlignError("nothing_written", detail, stage="commit")
-    allowed = config.max_failures * counts["windows_planned"]
+    allowed = config.execution.max_failures * counts["windows_planned"]
     too_many = counts["failed"] > allowed
-    return RunResult(config.output, manifest, too_many, already, notes=_notes(config))
+    return RunResult(config.outputs.output, manifest, too_many, already, notes=_notes(config))
 
 
 def _notes(config: RunConfig) -> dict[str, int]:
-    with store(config.output).open(FAILURES) as lines:
+    with store(config.outputs.output).open(FAILURES) as lines:
         faults = map(json.loads, lines)
         return dict(Counter(fault["code"] for fault in faults if not fault["windows"]))
 
 
-def plan(config: RunConfig) -> PlanSummary:
-    """What a run would read and write, from headers alone, in flat memory."""
-    parse_splits(config.splits)
+def plan(config: RunConfig | None = None, **options: Any) -> PlanSummary:
+    """What a run of these options would read and write, from headers alone, in flat memory."""
+    config = (config or RunConfig.of()).but(**options)
+    _check_split(config)
     _check_beam(config)
     summary = PlanSummary()
     for item in list_recordings(config):
@@ -166,8 +177,8 @@ def plan(config: RunConfig) -> PlanSummary:
         else:
             summary.add(plan_recording(item, config, survey=False))
     if not summary.recordings:
-        raise UsageError(f"no recordings to align in {config.input}")
-    summary.notes["too_many_windows"] += summary.windows > config.max_windows
+        raise UsageError(f"no recordings to align in {config.inputs.input}")
+    summary.notes["too_many_windows"] += summary.windows > config.execution.max_windows
     return summary
 
 

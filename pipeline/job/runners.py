@@ -26,10 +26,12 @@ _SECRET = ("secret", "password", "passwd", "access_key", "session_token", "conne
 
 def make_pipeline(config: RunConfig) -> beam.Pipeline:
     """An empty pipeline on the runner of a run."""
-    if config.runs_here:
+    if config.execution.runs_here:
         return local_pipeline(config)
     return beam.Pipeline(
-        options=beam_options.PipelineOptions([f"--runner={config.runner}", *config.beam_args])
+        options=beam_options.PipelineOptions(
+            [f"--runner={config.execution.runner}", *config.execution.beam_args]
+        )
     )
 
 
@@ -40,7 +42,7 @@ def local_pipeline(config: RunConfig) -> beam.Pipeline:
     another runner's binary. With more than one worker, or in another mode, it would start servers without
     authentication on every interface.
     """
-    options = beam_options.PipelineOptions(list(config.beam_args))
+    options = beam_options.PipelineOptions(list(config.execution.beam_args))
     direct = options.view_as(beam_options.DirectOptions)
     direct.direct_num_workers, direct.direct_running_mode = 1, "in_memory"
     pipeline = beam.Pipeline(runner=FnApiRunner(), options=options)
@@ -55,13 +57,15 @@ def refuse_unfit(config: RunConfig) -> None:
     Raises:
         UsageError: one would open ports; or hold a secret that a service stores and shows.
     """
-    for name in (argument.split("=")[0] for argument in config.beam_args if argument.startswith("--")):
-        if config.runs_here and name in _BY_WORKERS:
+    for name in (
+        argument.split("=")[0] for argument in config.execution.beam_args if argument.startswith("--")
+    ):
+        if config.execution.runs_here and name in _BY_WORKERS:
             raise UsageError(f"{name} is not taken: --workers N has N processes, without any open port")
-        if not config.runs_here and any(word in name.lower() for word in _SECRET):
+        if not config.execution.runs_here and any(word in name.lower() for word in _SECRET):
             raise UsageError(
-                f"{name} is not sent to {config.runner}, which would show it to whoever sees the job: "
-                "give the workers credentials of their own (service account, instance role)"
+                f"{name} is not sent to {config.execution.runner}, which would show it to whoever sees the "
+                "job: give the workers credentials of their own (service account, instance role)"
             )
 
 
@@ -71,9 +75,9 @@ def refuse_unknown_runner(config: RunConfig) -> None:
     Raises:
         UsageError: Beam has none of that name, or what it needs is not installed.
     """
-    if config.runs_here:
+    if config.execution.runs_here:
         return
-    name = config.runner
+    name = config.execution.runner
     try:
         create_runner(name)
     except (ValueError, ImportError, AttributeError) as error:

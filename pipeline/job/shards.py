@@ -77,9 +77,9 @@ def refuse_too_many(loads: Loads, config: RunConfig) -> Loads:
         AlignError: ``too_many_windows``.
     """
     windows = sum(load.windows for load in loads.values())
-    if windows > config.max_windows:
+    if windows > config.execution.max_windows:
         detail = (
-            f"{windows} windows are planned, more than --max-windows {config.max_windows}: look at "
+            f"{windows} windows are planned, more than --max-windows {config.execution.max_windows}: look at "
             "align plan, take a larger --stride, or raise --max-windows"
         )
         raise AlignError("too_many_windows", detail, stage="plan")
@@ -89,8 +89,8 @@ def refuse_too_many(loads: Loads, config: RunConfig) -> Loads:
 def shard_key(segment: Segment, config: RunConfig, loads: Loads) -> ShardKey:
     """The shard of a segment, given what all segments add up to."""
     load = loads[segment.split]
-    shards = load.shards(config.shard_size)
-    return segment.split, load.shard_of(place_of(segment.key, config.seed), shards), shards
+    shards = load.shards(config.outputs.shard_size)
+    return segment.split, load.shard_of(place_of(segment.key, config.outputs.seed), shards), shards
 
 
 def lost_by(faults: Iterable[Fault]) -> dict[str, int]:
@@ -118,20 +118,20 @@ def write_one_shard(
 ) -> ShardReport:
     """Write the shard of some segments, or take over what an earlier run finished of it."""
     split, index, total = key
-    target = store(config.output)
+    target = store(config.outputs.output)
     facts: Facts = (read_or_none(target, STARTED) or {}).get("inputs", {})
     ordered = sorted(segments, key=lambda s: (s.recording.recording_id, s.starts_ns))
     spec = ShardSpec(
         split=split,
         index=index,
         total=total,
-        formats=config.formats,  # type: ignore[arg-type]
-        seed=config.seed,
-        audio_rate=config.options.audio_rate,
-        imu_rate=config.options.imu_rate,
+        formats=config.outputs.format,  # type: ignore[arg-type]
+        seed=config.outputs.seed,
+        audio_rate=config.sample.audio_rate,
+        imu_rate=config.sample.imu_rate,
         fingerprint=shard_fingerprint(config, ordered, facts),
     )
-    finished = finished_report(target, spec) if config.resume else None
+    finished = finished_report(target, spec) if config.execution.resume else None
     if finished is not None:
         heartbeat.add(written=finished.samples, **lost_by(finished.faults))
         return finished
@@ -161,7 +161,7 @@ def _without_places(plain: Any) -> Any:
 def _counted(
     segments: Sequence[Segment], config: RunConfig, heartbeat: Heartbeat, facts: Facts
 ) -> Iterator[Item]:
-    for item in (_isolated if config.isolate else _here)(segments, config, facts):
+    for item in (_isolated if config.execution.isolate else _here)(segments, config, facts):
         heartbeat.add(**(lost_by([item]) if isinstance(item, Fault) else {"written": 1}))
         yield item
 
@@ -173,7 +173,7 @@ def _isolated(segments: Sequence[Segment], config: RunConfig, facts: Facts) -> I
             yield from _all_changed(segment, name)
             continue
         with borrow(config) as decoder:
-            samples = decoder.samples(segment, config.options, config.sample_sha256, keep_open=same)
+            samples = decoder.samples(segment, config.sample, config.sample_sha256, keep_open=same)
             yield from unchanged(segment, samples)
 
 
@@ -211,7 +211,7 @@ def _here(segments: Sequence[Segment], config: RunConfig, facts: Facts) -> Itera
                 yield from _all_changed(segment, name)
                 continue
             opener = opener_for(segment.recording.video.uri)
-            samples = align_segment(segment, config.options, config.sample_sha256, opener, file)
+            samples = align_segment(segment, config.sample, config.sample_sha256, opener, file)
             yield from unchanged(segment, samples)
 
 
@@ -225,13 +225,13 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
         AlignError: ``lost_windows`` if planned is not written + skipped + failed, ``leak`` if a group is in
             two splits, ``foreign_file``: nothing is committed then.
     """
-    target = store(config.output)
+    target = store(config.outputs.output)
     faults = [fault for _, _, lost in losses for fault in lost]
     faults += [fault for report in reports for fault in report.faults]
     planned = sum(windows for _, windows, _ in losses)
     content = manifest(
         align_version=version("multimodal-align"),
-        source=config.source,
+        source=config.inputs.source,
         config=config.as_manifest(),
         config_sha256=config.sample_sha256,
         config_sha256_of=config.sample_options,
@@ -243,7 +243,7 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
     content["splits"] = disjoint_splits(sums)
     _refuse_lost(target, content)
     _refuse_foreign(target)
-    remember(target, [*DESCRIBING, *index_names(content["shards"], config.index_kinds)])
+    remember(target, [*DESCRIBING, *index_names(content["shards"], config.outputs.index_kinds)])
     content |= _indexes(target, content["shards"], config)
     statistics = write_stats(target, sums)
     write_failures(target, faults + _alike_across(content))
@@ -258,12 +258,13 @@ def commit_run(config: RunConfig, reports: Sequence[ShardReport], losses: Sequen
 
 def _indexes(target: Store, shards: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
     """Make the indexes beside the shards, if there are any, and return what the manifest says of them."""
-    kinds = config.index_kinds
+    kinds = config.outputs.index_kinds
     made: dict[str, Any] = {"indexes": sorted(kinds)}
     if shards and "balance" in kinds:
         from align.transforms.index.balance import make_index  # SciPy's graphs take a while to import
 
-        made |= make_index(target, shards, threads=min(config.workers or os.cpu_count() or 1, _THREADS))
+        threads = min(config.execution.workers or os.cpu_count() or 1, _THREADS)
+        made |= make_index(target, shards, threads=threads)
     if shards and kinds - {"balance"}:
         made["loader_index"] = make_loader_indexes(target, shards, kinds - {"balance"})
     return made

@@ -34,20 +34,20 @@ class ShardWork:
 
 def begin(config: RunConfig) -> None:
     """Get a worker ready: its decoder starts while this process imports the rest."""
-    if config.isolate:
+    if config.execution.isolate:
         start_early(config)
     use_stores(config)
 
 
 def use_stores(config: RunConfig) -> None:
     """Give Beam's file systems the run's options, where the run needs them."""
-    if config.beam_args and any(map(is_remote, stores_of(config))):
-        use_options(config.beam_args)
+    if config.execution.beam_args and any(map(is_remote, stores_of(config))):
+        use_options(config.execution.beam_args)
 
 
 def stores_of(config: RunConfig) -> tuple[str, ...]:
     """Where a worker reads and writes."""
-    return config.input, config.output, config.clocks
+    return config.inputs.input, config.outputs.output, config.inputs.clocks
 
 
 def _plan(config: RunConfig, item: Recording | Fault, heartbeat: Heartbeat) -> RecordingPlan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from align.pipeline.config import RunConfig
 from align.pipeline.job.planning import plan_recording
@@ -23,6 +22,6 @@ def workers_for(work_s: float) -> int:
 def claimed_work_s(recording: Recording, config: RunConfig) -> float:
     """CPU seconds that aligning a recording should take, by what the metadata says of it."""
     if recording.claimed is not None:
-        plan = plan_recording(recording, replace(config, trust_metadata=True, clocks=""), survey=False)
+        plan = plan_recording(recording, config.but(trust_metadata=True, clocks=""), survey=False)
         return sum(segment.cost_s for segment in plan.segments)
     return _CPU_PER_MEDIA_S * recording.span.length_ns / 1e9 if recording.span else 0.0

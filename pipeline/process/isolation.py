@@ -11,7 +11,7 @@ import subprocess
 import threading
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,20 +41,6 @@ _ALLOCATORS = {
 """Of the child. Arrow's own allocator reserves a gigabyte at its first use, which would count as used. glibc
 would keep the tables of a long file, tens of megabytes each, after it is closed. Told to give back what is
 so large, it gives back each window's arrays, too, a page fault for every 4 kB, unless told to keep some."""
-
-
-class Terms(Protocol):
-    """What a run asks of its children: see :class:`~align.pipeline.config.RunConfig`."""
-
-    @property
-    def decode_timeout_s(self) -> float:
-        """CPU time for one reply after which a child is taken to hang."""
-        ...
-
-    @property
-    def output(self) -> str:
-        """Folder or bucket of the run, for tracebacks of our own defects; or ""."""
-        ...
 
 
 class Decoder:
@@ -202,14 +188,14 @@ class _Pool:
         self._idle: list[Decoder] = []
 
     @contextmanager
-    def borrow(self, config: Terms) -> Iterator[Decoder]:
+    def borrow(self, config: RunConfig) -> Iterator[Decoder]:
         terms = _terms(config)
         with self._lock:
             for other in [d for d in self._idle if d.terms != terms]:  # an earlier run's, on other terms
                 self._idle.remove(other)
                 other.stop()
             decoder = self._idle.pop() if self._idle else Decoder(*terms)
-        decoder.output = config.output
+        decoder.output = config.outputs.output
         try:
             yield decoder
         finally:
@@ -222,9 +208,9 @@ class _Pool:
                 self._idle.pop().stop()
 
 
-def _terms(config: Terms) -> tuple[float, tuple[str, ...]]:
+def _terms(config: RunConfig) -> tuple[float, tuple[str, ...]]:
     """Time-out and command of the children that a run needs."""
-    return config.decode_timeout_s, COMMAND
+    return config.execution.decode_timeout, COMMAND
 
 
 _POOL = _Pool()

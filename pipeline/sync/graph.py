@@ -39,12 +39,12 @@ def build(
 def carry_out(config: SyncConfig, recordings: int, sets: Sequence[ConcurrentSet], show: Show) -> None:
     """Run the graph on this machine, with as many processes as asked for."""
     total = recordings + len(sets)
-    workers = min(config.run.workers or 1, total)
+    workers = min(config.run.execution.workers or 1, total)
 
     def with_total(counts: Counter[str]) -> None:
         show(counts + Counter(total=total))
 
-    with carried_out_here("sync", config, workers, (config.run.input,), with_total) as here:
+    with carried_out_here("sync", config, workers, (config.run.inputs.input,), with_total) as here:
         pipeline = local_pipeline(config.run)
         build(pipeline, config, sets, here.token)
         try:

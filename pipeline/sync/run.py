@@ -64,8 +64,8 @@ class SyncConfig:
                 raise UsageError(f"{path} is not a local path: write it here, then copy it")
             if not Path(path).absolute().parent.is_dir():
                 raise UsageError(f"there is no folder {str(Path(path).absolute().parent)!r} to write to")
-        if not self.run.runs_here:
-            raise UsageError(f"align sync runs on this machine only, not on {self.run.runner}")
+        if not self.run.execution.runs_here:
+            raise UsageError(f"align sync runs on this machine only, not on {self.run.execution.runner}")
 
     @property
     def parts(self) -> Path:
@@ -75,7 +75,7 @@ class SyncConfig:
     @property
     def stamp(self) -> str:
         """Tells the parts of this run from those of other options or inputs."""
-        source = [self.run.source, os.path.abspath(self.run.input), self.run.media]
+        source = [self.run.inputs.source, os.path.abspath(self.run.inputs.input), self.run.inputs.media]
         return digest([source, asdict(self.options), bool(self.report)])[:12]
 
 
@@ -101,7 +101,8 @@ def run_sync(config: SyncConfig, *, show: Show | None = None) -> SyncResult:
     """
     listed = [replace(item, narrations=None) for item in list_recordings(config.run) if is_recording(item)]
     if not listed:
-        raise UsageError(f"there are no recordings of source {config.run.source!r} in {config.run.input!r}")
+        of = config.run.inputs
+        raise UsageError(f"there are no recordings of source {of.source!r} in {of.input!r}")
     _begin(config)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # Beam warns where its cloud extras are not installed
@@ -115,9 +116,9 @@ def run_sync(config: SyncConfig, *, show: Show | None = None) -> SyncResult:
 
 
 def _begin(config: SyncConfig) -> None:
-    if Path(config.clocks).exists() and not config.run.resume:
+    if Path(config.clocks).exists() and not config.run.execution.resume:
         raise UsageError(f"{config.clocks} is there already; name another file, or add --resume")
-    if config.parts.exists() and not config.run.resume:
+    if config.parts.exists() and not config.run.execution.resume:
         rmtree(config.parts)
     config.parts.mkdir(exist_ok=True)
 

@@ -38,7 +38,7 @@ class Profile:
 
     Attributes:
         modalities: what the view yields, in this order.
-        options: what a run must be given for it, names and values of ``AlignOptions``.
+        options: what a run must be given for it, names and values as the manifest has them.
         size: edge of the centre crop in pixels; None keeps ``image_size``.
         pixels: ``uint8`` [0, 255], ``unit`` [0, 1], or ``clip`` (CLIP's mean and deviation).
         frames: which of the written frames make the ``video``; empty for none.
@@ -49,7 +49,7 @@ class Profile:
     """
 
     modalities: tuple[str, ...]
-    options: Mapping[str, object]
+    options: Mapping[str, Any]
     size: int | None = None
     pixels: Literal["uint8", "unit", "clip"] = "uint8"
     frames: tuple[int, ...] = ()
@@ -115,13 +115,15 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 
-def profile_options(name: str) -> dict[str, object]:
+def profile_options(name: str) -> dict[str, Any]:
     """The ``AlignOptions`` that a run for a profile needs; what it does not name stays as it is.
 
     Raises:
         UsageError: there is no such profile.
     """
-    return dict(find_profile(name).options)
+    options = dict(find_profile(name).options)
+    length = options.pop("window_ns", None)
+    return options if length is None else {"window": length / NS, **options}
 
 
 def find_profile(name: str | None) -> Profile:

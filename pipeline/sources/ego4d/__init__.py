@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
-from align.pipeline.sources import SourceOptions, did_you_mean, json_fields
+from align.pipeline.sources import SourceOptions, json_fields
 from align.pipeline.sources.ego4d.catalogue import (
     MASTER,
     Catalogue,
@@ -29,6 +29,7 @@ from align.pipeline.sources.ego4d.metadata import Entry
 from align.pipeline.sources.ego4d.narrations import Narrations
 from align.pipeline.storage import files
 from align.schemas.errors import AlignError, Fault, UsageError
+from align.schemas.option import did_you_mean
 from align.schemas.recording import Concurrent, Recording, Stream
 from align.schemas.time import ClockMap, ClockPiece
 
@@ -63,8 +64,6 @@ def recordings(options: SourceOptions) -> Iterator[Recording | Fault]:
 def _give(
     options: SourceOptions, root: str, catalogue: Catalogue, choice: Choice
 ) -> Iterator[Recording | Fault]:
-    if options.limit == 0:
-        return
     media_files = _list(root, options.media)
     imu_files = _list(root, "imu")
     given = 0
@@ -80,7 +79,7 @@ def _give(
                 given += 1
                 if given == options.limit:
                     return
-    if not (options.recordings or options.scenarios):
+    if not (options.recordings or options.scenario):
         yield from _unknown(options.media, media_files, catalogue.ids(options.media), ".mp4")
         yield from _unknown("imu", imu_files, catalogue.videos, ".csv")
 

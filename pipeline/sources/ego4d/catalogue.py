@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from align.pipeline.sources import SourceOptions, did_you_mean, json_fields
+from align.pipeline.sources import SourceOptions, json_fields
 from align.pipeline.sources.ego4d.metadata import (
     Entry,
     check_file_name,
@@ -23,6 +23,7 @@ from align.pipeline.sources.json_fields import Fields
 from align.pipeline.sources.json_stream import stream_items
 from align.pipeline.storage import files
 from align.schemas.errors import AlignError, Fault, UsageError
+from align.schemas.option import did_you_mean
 from align.schemas.recording import Concurrent
 
 MASTER = "ego4d.json"
@@ -127,12 +128,12 @@ def choose(options: SourceOptions, catalogue: Catalogue) -> Choice:
         if uid not in known:
             raise UsageError(f"--recordings: {MASTER} has no {uid!r}{did_you_mean(uid, known)}")
     labels = {label.casefold() for label in catalogue.labels}
-    scenarios = _whole_labels(options.scenarios, labels)
+    scenarios = _whole_labels(options.scenario, labels)
     for label in scenarios:
         if label.casefold() not in labels:
             hint = did_you_mean(label, catalogue.labels)
             raise UsageError(f"--scenario: no recording is labelled {label!r}{hint}")
-    only, never = set(options.recordings), set(options.exclude)
+    only, never = set(options.recordings), set(options.excluded)
     chosen = {
         uid: video
         for uid, video in ids.items()
