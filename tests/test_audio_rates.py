@@ -212,7 +212,7 @@ def test_a_real_file_with_a_slow_clock_says_so():
     start=st.integers(-(10**9), 10**12),
 )
 @example(stretch=-198, tick=8, length=208, count=239, start=1)
-def test_a_line_through_rounded_timestamps_stays_within_a_tick_and_a_half(stretch, tick, length, count, start):
+def test_a_line_through_rounded_timestamps_stays_within_1_5_ticks(stretch, tick, length, count, start):
     scale = Scale(RATE, tick, 1)
     at = [i * length for i in range(count)]
     true = [start + x * (1 + Fraction(stretch, 10**6)) for x in at]
