@@ -10,7 +10,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from align.schemas.media import AudioInfo
@@ -211,12 +211,14 @@ def test_a_real_file_with_a_slow_clock_says_so():
     count=st.integers(8, 400),
     start=st.integers(-(10**9), 10**12),
 )
-def test_a_line_through_rounded_timestamps_stays_within_a_tick(stretch, tick, length, count, start):
+@example(stretch=-198, tick=8, length=208, count=239, start=1)
+def test_a_line_through_rounded_timestamps_stays_within_1_5_ticks(stretch, tick, length, count, start):
     scale = Scale(RATE, tick, 1)
     at = [i * length for i in range(count)]
     true = [start + x * (1 + Fraction(stretch, 10**6)) for x in at]
     line = fit(at, [round(y / tick) * tick for y in true], scale)
     worst = max(abs(line.start + line.sample * x - y) for x, y in zip(at, true, strict=True))
-    assert worst <= max(1.1 * tick, RATE / 10_000)
+    # The nominal rate stands where it explains all stamps within a tick, and they are rounded by half of one.
+    assert worst <= max(1.5 * tick, RATE / 10_000)
     if stretch == 0:
         assert line.sample == 1

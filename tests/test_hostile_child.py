@@ -30,7 +30,7 @@ from align.pipeline.process.frames import (
     header,
 )
 from align.pipeline.process.isolation import Decoder
-from align.pipeline.process.replies import row_bound
+from align.pipeline.process.replies import has_absurd_number, row_bound
 from align.pipeline.process.vitals import Vitals
 from align.schemas.errors import AlignError, Fault
 from align.schemas.features import arrow_schema
@@ -445,6 +445,19 @@ def test_a_sound_of_no_numbers_is_none(ask, segment):
     sent = frame(SOUND, struct.pack("<8d", *[float("nan")] * 8))
     with pytest.raises(AlignError, match="no number"):
         ask(sent, question=lambda child: list(child.sounds("x.mp4", segment.media, SPANS, 8, ClockMap())))
+
+
+@pytest.mark.parametrize(
+    ("told", "is_absurd"),
+    [
+        ({"end_ns": 1 << 61, "of": [{"rate": 48_000}], "name": "x"}, False),
+        ({"restart": {"lost_ns": -(1 << 62)}}, True),
+        ({"rates": [0.5, [float("nan")]]}, True),
+        ({"rate": float("inf")}, True),
+    ],
+)
+def test_numbers_that_no_medium_has_are_found_wherever_they_stand(told, is_absurd):
+    assert has_absurd_number(told) == is_absurd
 
 
 LIAR = """
