@@ -3,7 +3,7 @@
     import align
 
     result = align.run(source="ego4d", input="ego4d_data", output="out", window=2)
-    result = align.run(align.RunConfig.of(source="ego4d", input="ego4d_data", output="out"))
+    result = align.run(align.RunConfig(source="ego4d", input="ego4d_data", output="out"))
 
 As a part of a pipeline of your own: ``recordings | align.AlignRecordings(config)``.
 """

@@ -54,7 +54,7 @@ class Finding(Exception):
 def decode_targets(folder: Path, mutated: Mutate) -> dict[str, tuple[bytes, Read, Mutate]]:
     """Of each format, and of the IMU table: a valid file, what plans and decodes it, what damages it."""
     synthesize(folder, SynthOptions(count=1, duration_s=2.0, width=64, height=48))
-    config = RunConfig.of(source="ego4d", input=str(folder), decode_timeout=20.0)
+    config = RunConfig(source="ego4d", input=str(folder), decode_timeout=20.0)
     (recording,) = (r for r in list_recordings(config) if isinstance(r, Recording))
     whole = {}
     for name, how in FORMATS.items():

@@ -125,7 +125,7 @@ def worker_variants(folder: Path) -> Iterator[Variant]:
             seconds = LARGE_S_PER_H * hours / (1 if workers == "1" or size == "small" else 1.8) + 5
             name = f"{size} job, --workers {workers}"
             if workers == "auto":
-                config = RunConfig.of(source="ego4d", input=str(download.root), limit=copies)
+                config = RunConfig(source="ego4d", input=str(download.root), limit=copies)
                 name += f" ({workers_for(look_at_inputs(config).work_s)})"
             yield Variant(name, command, hours, "", rounds, seconds, watch_memory=True)
 

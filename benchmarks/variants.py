@@ -186,10 +186,10 @@ def needed_groups(download: Download, options: AlignOptions) -> int:
 
 def estimated(download: Download, options: AlignOptions) -> float:
     """What ``align plan`` says: CPU seconds per hour of media."""
-    config = RunConfig.of(source="ego4d", input=str(download.root), sample=options, limit=1, isolate=False)
+    config = RunConfig(source="ego4d", input=str(download.root), sample=options, limit=1, isolate=False)
     return plan(config).cpu_s * 3600 / download.seconds
 
 
 def _first(download: Download) -> Recording:
-    offered = list_recordings(RunConfig.of(source="ego4d", input=str(download.root), limit=1))
+    offered = list_recordings(RunConfig(source="ego4d", input=str(download.root), limit=1))
     return next(item for item in offered if isinstance(item, Recording))

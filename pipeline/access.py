@@ -187,7 +187,7 @@ def inspect(path: str, *, isolate: bool = True, timeout_s: float = 300.0) -> tup
     """
     from align.pipeline.sources.ego4d.imu import IMU_COLUMNS, table_of
 
-    config = RunConfig.of(allow_symlinks=True, isolate=isolate, decode_timeout=timeout_s)
+    config = RunConfig(allow_symlinks=True, isolate=isolate, decode_timeout=timeout_s)
     if path.lower().endswith(".csv"):
         return _inspected(path, IMU_COLUMNS, config)
     beside = table_of(path)

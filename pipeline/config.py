@@ -187,23 +187,29 @@ def _homes() -> dict[str, str]:
     return {one.name: name for name, part in PARTS.items() for one in declared(part)} | _UNDECLARED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False)
 class RunConfig:
-    """Everything ``align run`` was asked for; each part checks itself when it is made."""
+    """Everything ``align run`` was asked for, by the options' names; each part checks itself when it is made.
+
+    ``RunConfig(source="ego4d", input="in", output="out", window=2)``; a whole part may be given under its
+    name, and what is not named has its default.
+
+    Raises:
+        UsageError: an unknown name, or a value that cannot be meant.
+    """
 
     inputs: SourceOptions
-    sample: AlignOptions = field(default_factory=AlignOptions)
-    outputs: OutputOptions = field(default_factory=OutputOptions)
-    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+    sample: AlignOptions
+    outputs: OutputOptions
+    execution: ExecutionOptions
 
-    @classmethod
-    def of(cls, **given: Any) -> RunConfig:
-        """The configuration of some options, or whole parts; what is not named has its default.
-
-        Raises:
-            UsageError: an unknown name, or a value that cannot be meant.
-        """
-        return cls(inputs=SourceOptions()).but(**given)
+    def __init__(self, **given: Any) -> None:
+        parts = {name: given.pop(name) if name in given else part() for name, part in PARTS.items()}
+        for option_name, (found, nothing) in _READ_FROM.items():
+            if option_name in given:
+                given.setdefault(found, nothing)
+        for name, values in _by_part(given).items():
+            object.__setattr__(self, name, replace(parts[name], **values) if values else parts[name])
 
     def but(self, **given: Any) -> RunConfig:
         """The same with other values for some options, or with other parts.
@@ -213,13 +219,7 @@ class RunConfig:
         Raises:
             UsageError: an unknown name, or a value that cannot be meant.
         """
-        parts = {name: given.pop(name) for name in PARTS if name in given}
-        base = replace(self, **parts)
-        for option_name, (found, nothing) in _READ_FROM.items():
-            if option_name in given:
-                given.setdefault(found, nothing)
-        changed = {p: replace(getattr(base, p), **v) for p, v in _by_part(given).items() if v}
-        return replace(base, **changed)
+        return RunConfig(**{name: getattr(self, name) for name in PARTS} | given)
 
     def flat(self) -> dict[str, Any]:
         """Name of each option -> its value."""

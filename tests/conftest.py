@@ -240,7 +240,7 @@ def align_run(tmp_path_factory):
         out = tmp_path_factory.mktemp("run") / "out"
         changes = {"workers": 1, **changes}
         given = AlignOptions(**(options or {}))
-        align.run(RunConfig.of(source="ego4d", input=str(folder), output=str(out), sample=given, **changes))
+        align.run(RunConfig(source="ego4d", input=str(folder), output=str(out), sample=given, **changes))
         return out
 
     return run

@@ -64,7 +64,7 @@ def doubled(monkeypatch):
 
 @pytest.fixture(params=[True, False], ids=["child", "here"])
 def config(root, request):
-    yield RunConfig.of(source="ego4d", input=str(root.parent), isolate=request.param)
+    yield RunConfig(source="ego4d", input=str(root.parent), isolate=request.param)
     isolation.stop_idle()
 
 
@@ -109,7 +109,7 @@ def test_a_table_read_in_stretches_is_the_table(config, monkeypatch):
 @pytest.mark.parametrize("task", ["look", "survey", "gyro"])
 def test_a_crash_costs_sync_one_recording(doubled, root, tmp_path, task):
     doubled("os.kill(os.getpid(), signal.SIGSEGV)", task)
-    run = RunConfig.of(source="ego4d", input=str(root.parent))
+    run = RunConfig(source="ego4d", input=str(root.parent))
     result = run_sync(SyncConfig(run, str(tmp_path / "clocks.parquet")))
     assert [uid for uid, _ in result.failures] == ["bad"]
     assert "SIGSEGV" in result.failures[0][1]
@@ -119,7 +119,7 @@ def test_a_crash_costs_sync_one_recording(doubled, root, tmp_path, task):
 
 def test_a_crash_of_a_survey_costs_a_run_the_imu(doubled, root):
     doubled("os.kill(os.getpid(), signal.SIGSEGV)", "survey")
-    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=AlignOptions(window=1, stride=1))
+    config = RunConfig(source="ego4d", input=str(root.parent), sample=AlignOptions(window=1, stride=1))
     bad, good = (plan_recording(r, config) for r in list_recordings(config))
     assert [f.code for f in bad.faults] == ["decoder_crashed"]
     assert bad.segments[0].imu.missing == "invalid"
@@ -146,7 +146,7 @@ def test_an_answer_without_sense_is_the_fault_of_the_file(doubled, root, task, a
     if task == "inspect" and answer in ("b'[]'", "b'{}'"):
         pytest.skip("a file without streams")
     doubled(f"yield frames.PART, {answer}; return", task)
-    config = RunConfig.of(source="ego4d", input=str(root.parent))
+    config = RunConfig(source="ego4d", input=str(root.parent))
     bad = next(iter(list_recordings(config)))
     media = probe_media(bad.video.uri)
     asked = {
@@ -195,8 +195,8 @@ def test_a_table_with_columns_of_its_own_ends_as_imu(root, tmp_path, isolate):
     rows = [f"{k},{t:.6f},2.5,0,0,{10 * t:.6f},-5,0," for k, t in enumerate(times)]
     path.write_text("\n".join([header, *rows]) + "\n")
     second = AlignOptions(window=1, stride=1)
-    config = RunConfig.of(source="ego4d", input="/", sample=second, isolate=isolate)
-    (first, *_) = list_recordings(RunConfig.of(source="ego4d", input=str(root.parent)))
+    config = RunConfig(source="ego4d", input="/", sample=second, isolate=isolate)
+    (first, *_) = list_recordings(RunConfig(source="ego4d", input=str(root.parent)))
     recording = replace(first, imu=Stream("imu", str(path), "motion.csv", columns=OTHER))
     plan = plan_recording(recording, config)
     assert not plan.faults
@@ -211,7 +211,7 @@ def test_a_table_with_columns_of_its_own_ends_as_imu(root, tmp_path, isolate):
 
 
 def test_a_table_whose_columns_nobody_names_is_noted(root):
-    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=AlignOptions(window=1, stride=1))
+    config = RunConfig(source="ego4d", input=str(root.parent), sample=AlignOptions(window=1, stride=1))
     recording = next(iter(list_recordings(config)))
     plan = plan_recording(replace(recording, imu=replace(recording.imu, columns=None)), config)
     assert [(f.code, f.outcome) for f in plan.faults] == [("imu_columns", "noted")]

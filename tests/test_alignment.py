@@ -92,7 +92,7 @@ def recording_of(video, table=None, clock=None, **changes):
 def aligned(recording, options, segment_s=300.0):
     """What a run would give: planned, cut into segments, read."""
     folder = recording.video.uri.rpartition("/")[0]
-    config = RunConfig.of(source="proof", input=folder, sample=options, segment=segment_s, isolate=False)
+    config = RunConfig(source="proof", input=folder, sample=options, segment=segment_s, isolate=False)
     plan = plan_recording(recording, config)
     assert not [f for f in plan.faults if f.outcome == "failed"]
     return [s for segment in plan.segments for s in align_segment(segment, options, "0" * 64)]

@@ -37,7 +37,7 @@ def windows(path, segment_s=1e4, file=None, **changes):
     options = replace(GRID, require=(), **changes)
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig.of(
+    config = RunConfig(
         source="odd", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
     )
     plan = plan_recording(recording, config)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="
 @pytest.fixture(scope="module")
 def segment(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("limits"), ["a"])
-    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
+    config = RunConfig(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     (recording,) = list_recordings(config)
     (planned,) = plan_recording(recording, config).segments
     return planned

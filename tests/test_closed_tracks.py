@@ -35,7 +35,7 @@ KEY = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "7" * 32, "-encr
 def planned(path, options=GRID):
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig.of(source="odd", input=str(path.parent), output="", sample=options, isolate=False)
+    config = RunConfig(source="odd", input=str(path.parent), output="", sample=options, isolate=False)
     plan = plan_recording(recording, config)
     return plan, [item for segment in plan.segments for item in align_segment(segment, options, "0" * 64)]
 

@@ -140,7 +140,7 @@ from align.schemas.errors import Fault
 from align.schemas.options import AlignOptions
 
 options = AlignOptions(window=1, stride=1)
-config = RunConfig.of(source="ego4d", input=sys.argv[1], sample=options, isolate=False)
+config = RunConfig(source="ego4d", input=sys.argv[1], sample=options, isolate=False)
 (recording,) = list_recordings(config)
 (segment,) = plan_recording(recording, config).segments
 decoder = Decoder(0.5, (sys.executable, "-c", sys.argv[2]))
@@ -155,7 +155,7 @@ PAUSE_S = 4.0  # longer than the 1.5 s for which a child may idle here
 @needs_proc
 def test_a_child_that_is_stopped_for_a_while_loses_nothing(clone_input, tmp_path):
     root = clone_input(tmp_path, ["a"])
-    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
+    config = RunConfig(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     (recording,) = list_recordings(config)
     (segment,) = plan_recording(recording, config).segments
     decoder = Decoder(0.5, (sys.executable, "-c", STOPPED.format(whom="os.getpid()")))

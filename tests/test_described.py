@@ -28,7 +28,7 @@ def configured(folder, **changes):
     options = AlignOptions(window=1, stride=1)
     given = {"workers": 1, "shard_size": 100_000, "isolate": False, "max_failures": 1.0, **changes}
     formats = ("parquet", "webdataset")
-    return RunConfig.of(
+    return RunConfig(
         source="ego4d",
         input=str(folder / "in"),
         output=str(folder / "out"),

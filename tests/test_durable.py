@@ -73,7 +73,7 @@ def test_every_file_of_a_run_is_durable_and_the_manifest_is_after_all_it_lists(c
     clone_input(tmp_path / "in", ("a", "b"))
     options = AlignOptions(window=1, stride=1)
     formats = ("parquet", "webdataset")
-    config = RunConfig.of(
+    config = RunConfig(
         source="ego4d",
         input=str(tmp_path / "in"),
         output=str(tmp_path / "out"),

@@ -104,7 +104,7 @@ def planned(path):
     """The plan of a file, as a source that hopes for sound would have it made."""
     stream = Stream("video", str(path), path.name)
     recording = Recording("edge", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig.of(source="edge", input=str(path.parent), sample=OPTIONS, segment=1e4, isolate=False)
+    config = RunConfig(source="edge", input=str(path.parent), sample=OPTIONS, segment=1e4, isolate=False)
     return plan_recording(recording, config)
 
 

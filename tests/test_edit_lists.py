@@ -68,7 +68,7 @@ def read(path, options=OPTIONS):
     recording = Recording("edited", "x", "x", stream, audio=Stream("audio", str(path), path.name))
     plan = plan_recording(
         recording,
-        RunConfig.of(source="edited", input="/", output="", sample=options, segment=1e4, isolate=False),
+        RunConfig(source="edited", input="/", output="", sample=options, segment=1e4, isolate=False),
     )
     return plan, [i for s in plan.segments for i in align_segment(s, options, "0" * 64)]
 
@@ -152,7 +152,7 @@ def test_a_window_does_not_depend_on_those_around_it(tmp_path, plain):
     _, whole = read(path)
     stream = Stream("video", str(path), path.name)
     recording = Recording("edited", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig.of(source="edited", input="/", output="", sample=OPTIONS, segment=1.0, isolate=False)
+    config = RunConfig(source="edited", input="/", output="", sample=OPTIONS, segment=1.0, isolate=False)
     plan = plan_recording(recording, config)
     assert len(plan.segments) > 1
     pieces = [i for s in plan.segments for i in align_segment(s, OPTIONS, "0" * 64)]

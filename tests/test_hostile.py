@@ -153,7 +153,7 @@ from align.pipeline.process import isolation
 from align.schemas.options import AlignOptions
 options = AlignOptions(window=1, stride=1)
 paths = {"input": sys.argv[1], "output": sys.argv[2]}
-align.run(RunConfig.of(source="ego4d", sample=options, workers=1, max_failures=1.0, **paths))
+align.run(RunConfig(source="ego4d", sample=options, workers=1, max_failures=1.0, **paths))
 isolation._POOL.close()
 print(held_here() * 1024)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)

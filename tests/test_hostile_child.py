@@ -62,7 +62,7 @@ WAIT = "sys.stdin.buffer.read(1)"
 @pytest.fixture(scope="module")
 def segment(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("hostile"), ["bad"])
-    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
+    config = RunConfig(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     (recording,) = list_recordings(config)
     (planned,) = plan_recording(recording, config).segments
     return planned

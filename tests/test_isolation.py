@@ -40,7 +40,7 @@ decoder_process.main()
 @pytest.fixture(scope="module")
 def segments(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("isolation"), ["bad", "good"])
-    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
+    config = RunConfig(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     return [s for r in list_recordings(config) for s in plan_recording(r, config).segments]
 
 
@@ -150,7 +150,7 @@ def test_a_run_gives_the_same_files_with_and_without_isolation(align_run, clone_
 
 
 def test_a_run_gets_no_child_that_was_started_on_other_terms():
-    one, other = (RunConfig.of(source="ego4d", input="in", decode_timeout=s) for s in (50.0, 70.0))
+    one, other = (RunConfig(source="ego4d", input="in", decode_timeout=s) for s in (50.0, 70.0))
     with borrow(one) as decoder:
         process = decoder.start()
     with borrow(one) as again:

@@ -48,7 +48,7 @@ def recordings(synth_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def clocks(recordings):
     path = recordings.parent / "clocks.parquet"
-    run_sync(SyncConfig(RunConfig.of(source="ego4d", input=str(recordings), workers=1), str(path)))
+    run_sync(SyncConfig(RunConfig(source="ego4d", input=str(recordings), workers=1), str(path)))
     return str(path)
 
 
@@ -133,7 +133,7 @@ def test_refuted_imu_may_be_kept(recordings, clocks, align_run):
 
 def test_a_resumed_run_must_have_the_same_clocks(recordings, clocks, synced, tmp_path):
     def again(path):
-        config = RunConfig.of(
+        config = RunConfig(
             source="ego4d",
             input=str(recordings),
             output=str(synced),
@@ -155,7 +155,7 @@ def test_a_resumed_run_must_have_the_same_clocks(recordings, clocks, synced, tmp
 
 def test_clocks_that_are_no_table_are_refused_before_any_work(recordings, tmp_path):
     def planned(path):
-        return align.plan(RunConfig.of(source="ego4d", input=str(recordings), clocks=str(path)))
+        return align.plan(RunConfig(source="ego4d", input=str(recordings), clocks=str(path)))
 
     with pytest.raises(UsageError, match=r"clocks .*No such file"):
         planned(tmp_path / "none.parquet")
@@ -208,7 +208,7 @@ def test_pieces_of_a_clock_reach_the_windows_that_they_hold():
 
 def test_a_recording_that_the_table_does_not_name_is_noted(recordings, tmp_path):
     write_clocks(tmp_path / "c.parquet", [row(0, offset_ns=0, recording_id="another")])
-    config = RunConfig.of(source="ego4d", input=str(recordings), clocks=str(tmp_path / "c.parquet"))
+    config = RunConfig(source="ego4d", input=str(recordings), clocks=str(tmp_path / "c.parquet"))
     item = next(iter(list_recordings(config)))
     planned = plan_recording(item, config)
     assert [f.detail for f in planned.faults if f.code == "no_clock"] == [

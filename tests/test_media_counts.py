@@ -118,7 +118,7 @@ def test_who_writes_shards_decodes_nothing(clone_input, tmp_path, monkeypatch):
 
     def write(name: str, isolate: bool):
         options = AlignOptions(window=1, stride=1)
-        config = RunConfig.of(
+        config = RunConfig(
             source="ego4d",
             input=str(root.parent),
             output=str(tmp_path / name),

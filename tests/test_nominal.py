@@ -51,7 +51,7 @@ def windows(path, segment_s=1e4, stride_ns=NS // 4):
     options = replace(GRID, stride=stride_ns / NS, require=())
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig.of(
+    config = RunConfig(
         source="odd", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
     )
     plan = plan_recording(recording, config)

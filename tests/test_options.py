@@ -48,12 +48,12 @@ def printed(capsys, *arguments):
 
 @pytest.mark.parametrize(("name", "text", "value", "held"), SPELLINGS)
 def test_text_value_flag_and_file_give_the_same(name, text, value, held, capsys, tmp_path):
-    config = RunConfig.of(**{name: value})
+    config = RunConfig(**{name: value})
     assert config.flat()[name] == held
-    assert RunConfig.of(**{name: text}) == config
+    assert RunConfig(**{name: text}) == config
     file = tmp_path / "run.toml"
     file.write_text("\n".join(as_toml(config)))
-    assert RunConfig.of(**load_toml(file)) == config
+    assert RunConfig(**load_toml(file)) == config
     by_flag = printed(capsys, f"--{name.replace('_', '-')}", text)
     assert by_flag == printed(capsys, "--config", str(file)) == file.read_text() + "\n"
 
@@ -66,7 +66,7 @@ def test_every_option_is_declared_in_one_part_and_printed(capsys):
 
 def test_the_names_and_digest_of_the_manifest_stay():
     """``config_sha256`` of data sets that were written before options had parts."""
-    config = RunConfig.of(source="ego4d", input="x")
+    config = RunConfig(source="ego4d", input="x")
     assert config.sample_sha256 == "93b9e89d08ec59276d7158255b6c2fb16417b01de4f9362e050251af0979ffd3"
     assert list(config.as_manifest()) == [
         *("source", "media", "clocks", "window_ns", "stride_ns", "anchor", "cross_joints", "redacted"),
@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_meant_is_refused(text, words, tmp_path):
 def test_the_library_names_the_field_and_the_command_its_flag(name, value, said, capsys):
     said = said if said.startswith(":") else f" {said}"
     with pytest.raises(UsageError) as error:
-        RunConfig.of(**NAMED, **{name: value})
+        RunConfig(**NAMED, **{name: value})
     assert str(error.value) == name + said
     if not isinstance(value, (bool, float)):
         flag = f"--{name.replace('_', '-')}"
@@ -131,17 +131,17 @@ def test_the_library_names_the_field_and_the_command_its_flag(name, value, said,
 
 def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(UsageError, match="did you mean window"):
-        RunConfig.of(windw=2)
+        RunConfig(windw=2)
 
 
 def test_a_stride_that_is_not_given_is_the_window():
-    assert AlignOptions(window=2).stride_ns == RunConfig.of().but(window=2).sample.window_ns == 2 * 10**9
+    assert AlignOptions(window=2).stride_ns == RunConfig().but(window=2).sample.window_ns == 2 * 10**9
 
 
 def test_what_a_file_said_is_read_once(tmp_path):
     file = tmp_path / "ids.txt"
     file.write_text("# no good\na\n\nb\na\n")
-    config = RunConfig.of(**NAMED, exclude=str(file))
+    config = RunConfig(**NAMED, exclude=str(file))
     assert config.inputs.excluded == ("a", "b")
     file.unlink()
     assert config.but(limit=3, clocks="").inputs.excluded == ("a", "b")

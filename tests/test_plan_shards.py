@@ -34,7 +34,7 @@ def load_of(segments):
 
 
 def costs_by_shard(segments, loads, **changes):
-    config = RunConfig.of(source="x", input="/data", **changes)
+    config = RunConfig(source="x", input="/data", **changes)
     costs = Counter()
     for one in segments:
         costs[shard_key(one, config, loads)] += one.cost_s

@@ -74,7 +74,7 @@ def test_a_file_shorter_than_its_metadata_is_noted_in_a_run(tmp_path):
     shutil.copyfile(given / "4s.mp4", root / f"full_scale/{uid}.mp4")
     options = align.AlignOptions(window=2, stride=2)
     paths = {"input": str(root.parent), "output": str(tmp_path / "out")}
-    align.run(align.RunConfig.of(source="ego4d", **paths, sample=options, isolate=False))
+    align.run(align.RunConfig(source="ego4d", **paths, sample=options, isolate=False))
     told = [json.loads(line) for line in (tmp_path / "out/failures.jsonl").read_text().splitlines()]
     assert {f["code"]: f["outcome"] for f in told} == {
         "shorter_than_metadata": "noted", "narrations_beyond_end": "noted",
@@ -85,7 +85,7 @@ def test_a_file_shorter_than_its_metadata_is_noted_in_a_run(tmp_path):
 def test_real_recordings_gain_no_such_note():
     from align.pipeline.job.planning import list_recordings, plan_recording
 
-    config = align.RunConfig.of(source="ego4d", input=str(SHARED / "ego4d"), output="unused", isolate=False)
+    config = align.RunConfig(source="ego4d", input=str(SHARED / "ego4d"), output="unused", isolate=False)
     found = [r for r in list_recordings(config) if isinstance(r, Recording)]
     assert len(found) == 3
     assert all(r.promised for r in found)

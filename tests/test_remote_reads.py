@@ -190,7 +190,7 @@ decoder_process.main()
 def remote(clone_input, tmp_path, monkeypatch):
     """A segment whose files lie in a store, which only this process can open, and the rows it should give."""
     root = clone_input(tmp_path, ["a"])
-    config = RunConfig.of(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
+    config = RunConfig(source="ego4d", input=str(root.parent), sample=SECOND, isolate=False)
     (recording,) = list_recordings(config)
     (segment,) = plan_recording(recording, config).segments
     schema = arrow_schema(SECOND.audio_rate, SECOND.imu_rate)

@@ -133,7 +133,7 @@ def read(path, options=OPTIONS, segment_s=1e4):
     """A file's plan and what comes of its windows."""
     stream = Stream("video", str(path), path.name)
     recording = Recording("joined", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig.of(
+    config = RunConfig(
         source="joined", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
     )
     plan = plan_recording(recording, config)
@@ -221,7 +221,7 @@ def test_a_window_that_is_reached_by_seeking_is_of_the_first_part(tmp_path, name
     path = write_parts(parts, CONTAINERS[name], tmp_path / "long")
     stream = Stream("video", str(path), path.name)
     recording = Recording("joined", "x", "x", stream, audio=Stream("audio", str(path), path.name))
-    config = RunConfig.of(
+    config = RunConfig(
         source="joined", input=str(path.parent), output="", sample=OPTIONS, segment=1e4, isolate=False
     )
     (segment,) = plan_recording(recording, config).segments

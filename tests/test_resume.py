@@ -32,7 +32,7 @@ def configured(folder):
     options = AlignOptions(window=1, stride=1)
     given = {"workers": 1, "shard_size": 100_000, "isolate": False, "max_failures": 1.0}
     given |= {"input": str(folder / "in"), "output": str(folder / "out")}
-    return RunConfig.of(source="ego4d", sample=options, **given)
+    return RunConfig(source="ego4d", sample=options, **given)
 
 
 @pytest.fixture(scope="module")

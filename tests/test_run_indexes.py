@@ -48,7 +48,7 @@ def configured(recordings):
     def make(out, **changes):
         options = AlignOptions(window=1, stride=1)
         given = {"workers": 1, "format": BOTH, "assignments": ASSIGNED, **changes}
-        return RunConfig.of(source="ego4d", input=str(recordings), output=str(out), sample=options, **given)
+        return RunConfig(source="ego4d", input=str(recordings), output=str(out), sample=options, **given)
 
     return make
 
@@ -153,7 +153,7 @@ def test_stale_indexes_go_with_the_commit(out, configured):
     ],
 )
 def test_weights_are_indexed_of_themselves_where_that_is_cheap(output, formats, indexes, expected):
-    config = RunConfig.of(source="ego4d", input="in", output=output, format=formats, index=indexes)
+    config = RunConfig(source="ego4d", input="in", output=output, format=formats, index=indexes)
     assert config.outputs.index_kinds == expected
     assert config.as_manifest() == config.but(index=()).as_manifest()
 
@@ -169,7 +169,7 @@ def test_weights_are_indexed_of_themselves_where_that_is_cheap(output, formats, 
 )
 def test_indexes_that_cannot_be_made_are_refused(changes, words):
     with pytest.raises(UsageError, match=words):
-        RunConfig.of(source="ego4d", input="in", output="out", **changes)
+        RunConfig(source="ego4d", input="in", output="out", **changes)
 
 
 def test_a_file_of_splits_that_cuts_a_group_apart_is_refused_before_any_work(
@@ -183,7 +183,7 @@ def test_a_file_of_splits_that_cuts_a_group_apart_is_refused_before_any_work(
     split = {"a": "train", "b": "val"}
     (tmp_path / "splits.csv").write_text("".join(f"{uid},{name}\n" for uid, name in split.items()))
     folders = {name: str(tmp_path / folder) for name, folder in (("input", "in"), ("output", "out"))}
-    config = RunConfig.of(source="ego4d", split=f"file:{tmp_path / 'splits.csv'}", **folders)
+    config = RunConfig(source="ego4d", split=f"file:{tmp_path / 'splits.csv'}", **folders)
     with pytest.raises(UsageError, match="a group \\(participant\\) must stay on one side"):
         align.run(config)
     assert not (tmp_path / "out").exists()

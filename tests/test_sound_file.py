@@ -103,7 +103,7 @@ def test_gaps_of_the_file_stand_on_the_recording_clock():
 @pytest.fixture(scope="module")
 def recording(clone_input, tmp_path_factory):
     root = clone_input(tmp_path_factory.mktemp("sound"), ["one"])
-    (found,) = list_recordings(RunConfig.of(source="ego4d", input=str(root.parent)))
+    (found,) = list_recordings(RunConfig(source="ego4d", input=str(root.parent)))
     return found
 
 
@@ -132,7 +132,7 @@ def with_sound(recording, path, clock=CLOCK, **changes):
 
 
 def run(recording, options=TWO_S, isolate=False):
-    config = RunConfig.of(source="ego4d", input="/", sample=options, isolate=isolate)
+    config = RunConfig(source="ego4d", input="/", sample=options, isolate=isolate)
     plan = plan_recording(recording, config)
     return plan, [s for segment in plan.segments for s in align_segment(segment, options, "c")]
 
@@ -231,7 +231,7 @@ def test_the_stream_that_is_named_is_read(recording, tape, tmp_path):
 
 
 def test_a_child_reads_it_too(recording, tape):
-    config = RunConfig.of(source="ego4d", input="/", sample=TWO_S)
+    config = RunConfig(source="ego4d", input="/", sample=TWO_S)
     mine = with_sound(recording, tape("tape.flac"))
     here = [heard(s) for s in run(mine)[1]]
     (segment,) = plan_recording(mine, config).segments
@@ -273,7 +273,7 @@ def test_a_file_that_goes_while_it_is_needed_costs_the_sound(recording, tape, tm
     path = tmp_path / "mic.wav"
     shutil.copy(tape("tape.wav"), path)
     plan = plan_recording(
-        with_sound(recording, path), RunConfig.of(source="ego4d", input="/", sample=TWO_S, isolate=False)
+        with_sound(recording, path), RunConfig(source="ego4d", input="/", sample=TWO_S, isolate=False)
     )
     path.unlink()
     samples = [s for segment in plan.segments for s in align_segment(segment, TWO_S, "c")]
@@ -313,7 +313,7 @@ def test_sync_hears_the_file_that_a_run_reads(recording, tape, isolate, tmp_path
     found = measure_set(
         ConcurrentSet("s", (longer, here)),
         SyncOptions(),
-        RunConfig.of(source="ego4d", input="/", isolate=isolate),
+        RunConfig(source="ego4d", input="/", isolate=isolate),
     )
     ((row,),) = [one.rows for one in found.found]
     assert row.recording_id == "here"

@@ -28,7 +28,7 @@ GRID = AlignOptions(window=1, stride=0.5, image_size=32, require=(), min_coverag
 def samples(path, options=GRID, segment_s=1e4, **fields):
     stream = Stream("video", str(path), path.name)
     recording = Recording("odd", "x", "x", stream, audio=Stream("audio", str(path), path.name), **fields)
-    config = RunConfig.of(
+    config = RunConfig(
         source="odd", input=str(path.parent), output="", sample=options, segment=segment_s, isolate=False
     )
     plan = plan_recording(recording, config)

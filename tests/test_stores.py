@@ -58,7 +58,7 @@ def folder(clone_input, tmp_path_factory):
 def configured(source, out, **changes):
     """A run without the indexes that only local outputs get."""
     given = {"workers": 1, "format": ("parquet", "webdataset"), "max_failures": 1.0, "index": ("none",)}
-    return RunConfig.of(
+    return RunConfig(
         source="ego4d", input=str(source), output=str(out), sample=OPTIONS, **{**given, **changes}
     )
 

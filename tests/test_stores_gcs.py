@@ -61,7 +61,7 @@ def content(out):
 def configured(source, out, **changes):
     """A run without the indexes that only local outputs get."""
     given = {"workers": 1, "format": ("parquet", "webdataset"), "max_failures": 1.0, "index": ("none",)}
-    return RunConfig.of(source="ego4d", input=str(source), output=str(out), sample=OPTIONS, **given | changes)
+    return RunConfig(source="ego4d", input=str(source), output=str(out), sample=OPTIONS, **given | changes)
 
 
 @pytest.fixture(scope="module")

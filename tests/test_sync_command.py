@@ -93,7 +93,7 @@ def test_text_on_the_page_is_escaped():
 
 
 def test_finished_recordings_are_not_measured_again(ego4d, tmp_path, monkeypatch):
-    run = RunConfig.of(source="ego4d", input=str(ego4d), recordings=(NASA, KARMA), resume=True, isolate=False)
+    run = RunConfig(source="ego4d", input=str(ego4d), recordings=(NASA, KARMA), resume=True, isolate=False)
     config = SyncConfig(run, str(tmp_path / "c.parquet"))
     config.parts.mkdir()
     from align.pipeline.job.planning import list_recordings
@@ -116,7 +116,7 @@ def test_a_missing_imu_file_costs_only_its_recording(ego4d, tmp_path):
         (copy / name).symlink_to(ego4d / "v2" / name)
     (copy / "imu").mkdir()
     (copy / "imu" / f"{KARMA}.csv").write_text("component_idx,canonical_timestamp_ms\n0,1\n")
-    run = RunConfig.of(source="ego4d", input=str(copy.parent), recordings=(KARMA,), allow_symlinks=True)
+    run = RunConfig(source="ego4d", input=str(copy.parent), recordings=(KARMA,), allow_symlinks=True)
     result = run_sync(SyncConfig(run, str(tmp_path / "c.parquet")))
     assert [r.status for r in result.rows] == ["unobservable"]
     assert len(result.failures) == 1
@@ -130,14 +130,14 @@ def test_a_missing_imu_file_costs_only_its_recording(ego4d, tmp_path):
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options, told, tmp_path):
-    run = RunConfig.of(source="ego4d", input=str(tmp_path))
+    run = RunConfig(source="ego4d", input=str(tmp_path))
     with pytest.raises(UsageError, match=told):
         SyncConfig(run, str(tmp_path / "c.parquet"), "", SyncOptions(**options))
 
 
 def test_a_table_that_is_there_is_not_overwritten(ego4d, tmp_path):
     (tmp_path / "c.parquet").write_text("mine")
-    run = RunConfig.of(source="ego4d", input=str(ego4d), recordings=(NASA,))
+    run = RunConfig(source="ego4d", input=str(ego4d), recordings=(NASA,))
     with pytest.raises(UsageError, match="is there already"):
         run_sync(SyncConfig(run, str(tmp_path / "c.parquet")))
     assert (tmp_path / "c.parquet").read_text() == "mine"
@@ -145,7 +145,7 @@ def test_a_table_that_is_there_is_not_overwritten(ego4d, tmp_path):
 
 def test_the_folder_to_write_to_must_be_there(tmp_path):
     with pytest.raises(UsageError, match="no folder"):
-        SyncConfig(RunConfig.of(source="ego4d", input="x"), str(tmp_path / "no" / "c.parquet"))
+        SyncConfig(RunConfig(source="ego4d", input="x"), str(tmp_path / "no" / "c.parquet"))
 
 
 def test_pictures_of_an_edit_list_of_several_stretches_are_not_compared(tmp_path):
@@ -162,7 +162,7 @@ def test_pictures_of_an_edit_list_of_several_stretches_are_not_compared(tmp_path
     (tmp_path / "v2/ego4d.json").write_text(json.dumps({"videos": [entry]}))
     clocks = tmp_path / "clocks.parquet"
     run_sync(
-        SyncConfig(RunConfig.of(source="ego4d", input=str(tmp_path), output="", isolate=False), str(clocks))
+        SyncConfig(RunConfig(source="ego4d", input=str(tmp_path), output="", isolate=False), str(clocks))
     )
     (row,) = read_clocks(clocks)
     assert row.status == "unobservable"

@@ -150,7 +150,7 @@ def test_a_broken_file_costs_only_its_own_recording(event, tmp_path):
     heard = [r.recording_id for r in truth[2:]]
     broken = tmp_path / "in/v2/full_scale" / f"{heard[0]}.mp4"
     broken.write_bytes(broken.read_bytes()[:5000])
-    run = RunConfig.of(source="ego4d", input=str(tmp_path / "in"), recordings=tuple(heard))
+    run = RunConfig(source="ego4d", input=str(tmp_path / "in"), recordings=tuple(heard))
     result = run_sync(SyncConfig(run, str(tmp_path / "c.parquet")))
     rows = {r.recording_id: r for r in result.rows if r.stream == "audio"}
     assert [uid for uid, _ in result.failures] == heard[:1]
@@ -163,7 +163,7 @@ def test_a_decoder_that_crashes_costs_only_what_it_decodes(event, monkeypatch, t
     folder, truth = event
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
     monkeypatch.setattr("align.pipeline.process.isolation.COMMAND", (sys.executable, "-c", crash))
-    run = RunConfig.of(source="ego4d", input=str(folder))
+    run = RunConfig(source="ego4d", input=str(folder))
     (item,) = concurrent_sets(r for r in list_recordings(run) if isinstance(r, Recording))
     found = measure_set(item, SyncOptions(), run)
     assert len(found.failures) == len(truth)
@@ -174,7 +174,7 @@ def test_a_decoder_that_crashes_costs_only_what_it_decodes(event, monkeypatch, t
 def test_what_is_heard_is_the_same_in_a_child_process_and_without(event):
     folder, truth = event
     chosen = tuple(r.recording_id for r in truth[3:])
-    run = RunConfig.of(source="ego4d", input=str(folder), recordings=chosen)
+    run = RunConfig(source="ego4d", input=str(folder), recordings=chosen)
     (item,) = concurrent_sets(r for r in list_recordings(run) if isinstance(r, Recording))
     found = [measure_set(item, SyncOptions(), run.but(isolate=i)) for i in (True, False)]
     assert [one.rows for one in found[0].found] == [one.rows for one in found[1].found]
@@ -183,7 +183,7 @@ def test_what_is_heard_is_the_same_in_a_child_process_and_without(event):
 def test_a_recording_that_is_listed_alone_has_nobody_to_share_a_clock_with(event, tmp_path):
     folder, truth = event
     uid = truth[2].recording_id
-    run = RunConfig.of(source="ego4d", input=str(folder), recordings=(uid,))
+    run = RunConfig(source="ego4d", input=str(folder), recordings=(uid,))
     (row,) = (r for r in run_sync(SyncConfig(run, str(tmp_path / "c.parquet"))).rows if r.stream == "audio")
     assert row.status == "unobservable"
     assert "no other recording of set 1" in row.reason
@@ -191,7 +191,7 @@ def test_a_recording_that_is_listed_alone_has_nobody_to_share_a_clock_with(event
 
 def test_a_set_that_was_compared_is_not_compared_again(event, tmp_path):
     folder, truth = event
-    run = RunConfig.of(
+    run = RunConfig(
         source="ego4d", input=str(folder), recordings=(truth[1].recording_id,), resume=True, isolate=False
     )
     config = SyncConfig(run, str(tmp_path / "c.parquet"))
@@ -226,7 +226,7 @@ def test_the_longest_of_a_set_is_asked_for_its_clock_first_whatever_the_order():
 
 def test_recordings_without_sound_are_told_in_their_own_words():
     deaf = replace(member("a", 9), absent={"audio": "the metadata gives none"})
-    run = RunConfig.of(source="test", input=".")
+    run = RunConfig(source="test", input=".")
     found = measure_set(ConcurrentSet("1", (deaf, member("b", 9))), SyncOptions(), run)
     assert [one.rows[0].reason for one in found.found] == [
         "the metadata gives none",

@@ -28,7 +28,7 @@ def travelled(kind, value):
 def test_a_configuration_travels_with_what_it_found_out_when_it_was_made(tmp_path):
     clocks = tmp_path / "clocks.parquet"
     write_clocks(str(clocks), ())
-    config = RunConfig.of(
+    config = RunConfig(
         source="ego4d", input="in", output="out", sample=SECOND, assignments={"a": "val"}, limit=3,
         clocks=str(clocks), beam_args=("--s3_secret_access_key=s",), scenario=("Cooking",),
     )  # fmt: skip
@@ -44,7 +44,7 @@ def test_a_configuration_travels_with_what_it_found_out_when_it_was_made(tmp_pat
 def test_recordings_plans_shards_and_reports_travel(clone_input, tmp_path):
     root = clone_input(tmp_path, ["a", "b"])
     (root / "full_scale/b.mp4").write_bytes(b"no video" * 99)
-    config = RunConfig.of(
+    config = RunConfig(
         source="ego4d", input=str(tmp_path), output=str(tmp_path / "out"), sample=SECOND, isolate=False
     )
     recordings = [r for r in list_recordings(config) if not isinstance(r, Fault)]
@@ -63,7 +63,7 @@ def test_recordings_plans_shards_and_reports_travel(clone_input, tmp_path):
 
 def test_a_fault_of_the_source_needs_no_worker():
     fault = Fault("r", None, "source", "bad_metadata", "why", windows=7)
-    plan = PLAN.do(RunConfig.of(source="ego4d", input="in"), fault, Heartbeat())
+    plan = PLAN.do(RunConfig(source="ego4d", input="in"), fault, Heartbeat())
     assert (plan.windows, plan.segments, plan.faults, plan.offered) == (7, (), (fault,), False)
     assert not isinstance(fault, PLAN.item)
 
@@ -75,7 +75,7 @@ def test_jobs_are_known_by_name():
 
 def test_two_workers_count_what_one_counts(clone_input, tmp_path):
     folder = clone_input(tmp_path, ["a", "b", "c"]).parent
-    config = RunConfig.of(
+    config = RunConfig(
         source="ego4d",
         input=str(folder),
         output=str(tmp_path / "1"),

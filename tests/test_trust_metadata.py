@@ -28,7 +28,7 @@ def without_media(synth_dataset, tmp_path):
 
 
 def planned(folder, **changes):
-    return plan(RunConfig.of(source="ego4d", input=str(folder), sample=OPTIONS, **changes))
+    return plan(RunConfig(source="ego4d", input=str(folder), sample=OPTIONS, **changes))
 
 
 def test_the_plan_is_that_of_the_media_where_the_metadata_speaks_true(synth_dataset, without_media):
@@ -68,7 +68,7 @@ def test_a_run_refuses_it(without_media, tmp_path, capsys):
     out = tmp_path / "out"
     given = {"input": str(without_media), "output": str(out), "sample": OPTIONS}
     with pytest.raises(UsageError, match="--trust-metadata is for align plan"):
-        run(RunConfig.of(source="ego4d", trust_metadata=True, **given))
+        run(RunConfig(source="ego4d", trust_metadata=True, **given))
     line = ["run", "--source", "ego4d", "--input", str(without_media), "--output", str(out)]
     with pytest.raises(SystemExit) as stop:
         main([*line, "--trust-metadata"])

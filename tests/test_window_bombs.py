@@ -51,7 +51,7 @@ def video(clone_input, tmp_path):
 
 def config(video, **changes):
     options = AlignOptions(**SECOND)
-    return RunConfig.of(
+    return RunConfig(
         source="ego4d", input=str(video.parent.parent.parent), sample=options, workers=1, **changes
     )
 

@@ -74,7 +74,7 @@ def content(out):
 def test_a_portable_runner_with_a_process_of_its_own_writes_the_same_bytes(portable, clone_input, tmp_path):
     folder = clone_input(tmp_path, ["a", "b"]).parent
     here = str(tmp_path / "here")
-    config = RunConfig.of(source="ego4d", input=str(folder), output=here, sample=OPTIONS, workers=1)
+    config = RunConfig(source="ego4d", input=str(folder), output=here, sample=OPTIONS, workers=1)
     align.run(config)
     there = tmp_path / "there"
     align.run(config.but(output=str(there), runner="PortableRunner", beam_args=portable))

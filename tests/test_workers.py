@@ -23,20 +23,20 @@ def recording(hours, width=None, height=None):
 
 
 def test_small_pictures_are_less_work_than_large_ones_of_the_same_length():
-    config = RunConfig.of(source="ego4d", input="in")
+    config = RunConfig(source="ego4d", input="in")
     small, large = (claimed_work_s(recording(1, *size), config) for size in ((426, 240), (1920, 1080)))
     assert 0 < small < large / 2
 
 
 def test_more_frames_are_more_work():
-    config = RunConfig.of(source="ego4d", input="in")
+    config = RunConfig(source="ego4d", input="in")
     ten = config.but(sample=AlignOptions(frames=10))
     hour = recording(1, 1920, 1080)
     assert claimed_work_s(hour, config) < claimed_work_s(hour, ten)
 
 
 def test_where_the_metadata_gives_only_a_length_work_grows_with_it():
-    config = RunConfig.of(source="ego4d", input="in")
+    config = RunConfig(source="ego4d", input="in")
     assert claimed_work_s(recording(2), config) == pytest.approx(2 * claimed_work_s(recording(1), config))
 
 

@@ -62,7 +62,7 @@ def run(recordings: Iterable[Recording], options: AlignOptions, **changes: Any) 
     folder = str(Path(given[0].video.uri).parent)
     with tempfile.TemporaryDirectory(prefix="align-proof-") as out:
         named = {"source": "proof", "input": folder, "output": out, "sample": options}
-        config = RunConfig.of(**named, max_failures=1.0, workers=1).but(**changes)
+        config = RunConfig(**named, max_failures=1.0, workers=1).but(**changes)
         workers, stores = config.execution.workers or 1, stores_of(config)
         with (
             carried_out_here("run", config, workers, stores, lambda _: None) as here,

@@ -135,4 +135,4 @@ def config_from(
     for name in needed:
         if not named.get(name):
             raise refuse(name, f"is missing; {_MISSING[name]}")
-    return RunConfig.of(**named, beam_args=tuple(beam_args))
+    return RunConfig(**named, beam_args=tuple(beam_args))

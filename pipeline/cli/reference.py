@@ -14,7 +14,7 @@ _HEAD = """\
 # Options
 
 One name everywhere: the flag `--image-size 224`, the TOML key `image-size = 224` (or `image_size`) for
-`--config`, and in Python `align.run(..., image_size=224)`, `RunConfig.of(image_size=224)` and
+`--config`, and in Python `align.run(..., image_size=224)`, `RunConfig(image_size=224)` and
 `config.sample.image_size`. A value may be given as text in all three. In a file, options may stand in tables
 named as the parts below; an option in the wrong table, an unknown key and a key given twice are errors.
 `align run --print-config` prints all of them as such a file.

@@ -74,7 +74,7 @@ def run(
         UsageError: the configuration cannot be meant, found before any work.
         AlignError: the run as a whole failed; what is finished stays for ``resume``.
     """
-    config = (config or RunConfig.of()).but(**options)
+    config = (config or RunConfig()).but(**options)
     _check_beam(config)
     use_stores(config)
     inputs = check(config)
@@ -167,7 +167,7 @@ def _notes(config: RunConfig) -> dict[str, int]:
 
 def plan(config: RunConfig | None = None, **options: Any) -> PlanSummary:
     """What a run of these options would read and write, from headers alone, in flat memory."""
-    config = (config or RunConfig.of()).but(**options)
+    config = (config or RunConfig()).but(**options)
     _check_split(config)
     _check_beam(config)
     summary = PlanSummary()
