@@ -64,7 +64,7 @@ def refuse_unfit(config: RunConfig) -> None:
             raise UsageError(f"{name} is not taken: --workers N has N processes, without any open port")
         if not config.execution.runs_here and any(word in name.lower() for word in _SECRET):
             raise UsageError(
-                f"{name} is not sent to {config.execution.runner}, which would show it to whoever sees the "
+                f"{name} is not sent to {config.execution.runner}, which would show it to all who see the "
                 "job: give the workers credentials of their own (service account, instance role)"
             )
 

@@ -1,8 +1,8 @@
 """How a child process of ours is started: without foreign code, in an environment of named variables.
 
 Python puts the current folder first on the module path of ``python -m``, and a relative entry of
-``PYTHONPATH`` or ``LD_LIBRARY_PATH`` means the current folder too. Whoever works inside a data set would run
-what lies in it: so ``-P``, and absolute entries only.
+``PYTHONPATH`` or ``LD_LIBRARY_PATH`` means the current folder too. Work inside a data
+set would run what lies in it: so ``-P``, and absolute entries only.
 """
 
 from __future__ import annotations

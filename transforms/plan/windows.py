@@ -65,7 +65,7 @@ def plan_windows(
         The plan; a pure function of the arguments.
 
     Raises:
-        AlignError: ``too_many_windows``; a grid of more than :data:`MAX_WINDOWS`, or than the payload bears.
+        AlignError: ``too_many_windows``; a grid of more than :data:`MAX_WINDOWS`, or than the payload allows.
     """
     if options.anchor == "grid":
         _refuse_bomb(recording, span, options, payload)

@@ -6,7 +6,7 @@ A source says what the columns mean. The rules for faults are those that EGO4D's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
@@ -47,23 +47,12 @@ def survey_imu(source: Source, columns: ImuColumns, *, opener: Opener | None = N
             ``imu_rate`` if the rows' spacing is that of no IMU in any unit of time, ``imu_lines`` if a line
             is longer than a block; what :func:`~align.transforms.read.guard.open_bytes` raises.
     """
-    return next(found for found in survey_steps(source, columns, opener=opener) if found is not None)
-
-
-def survey_steps(
-    source: Source, columns: ImuColumns, *, opener: Opener | None = None
-) -> Iterator[ImuSurvey | None]:
-    """The same, after a None for each block, by which one sees that it goes on.
-
-    Arguments and errors are those of :func:`survey_imu`.
-    """
     with _opened(source, opener) as file:
         header, rest = read_header(file, columns)
         tally = Tally(header, columns)
         for start, data in blocks(file, header.end, rest):
             tally.add(start, data)
-            yield None
-    yield tally.survey()
+    return tally.survey()
 
 
 def imu_range(survey: ImuSurvey, span: TimeSpan) -> ImuRange:
